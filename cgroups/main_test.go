@@ -1,0 +1,202 @@
+package cgroups_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/solo-os/solo/cgroups"
+)
+
+// patience bounds waits for something that must happen; it is generous because
+// the tests also run in an emulated machine.
+const patience = 60 * time.Second
+
+// victimEnv makes the test binary a victim: the process that a test limits,
+// freezes or kills.
+const victimEnv = "SOLO_CGROUPS_VICTIM"
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(victimEnv); role != "" {
+		victim(role)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// victim obeys one command a line from standard input and answers each with a
+// line, so that it does nothing before it sits in its group.
+func victim(role string) {
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		word, arg, _ := strings.Cut(in.Text(), " ")
+		n, _ := strconv.Atoi(arg)
+		switch word {
+		case "hold":
+			held = append(held, touch(n))
+			fmt.Println("held")
+		case "fork":
+			fmt.Println("forked", fork(n))
+		case "burn":
+			for end := time.Now().Add(time.Duration(n) * time.Millisecond); time.Now().Before(end); {
+			}
+			fmt.Println("burnt")
+		default:
+			fmt.Println(role)
+		}
+	}
+}
+
+var held [][]byte
+
+// touch makes n bytes resident.
+func touch(n int) []byte {
+	b := make([]byte, n)
+	for i := 0; i < n; i += 4096 {
+		b[i] = 1
+	}
+	return b
+}
+
+// fork starts n more victims, which live as long as their standard input, and
+// tells how many started.
+func fork(n int) int {
+	started := 0
+	for range n {
+		c := exec.Command("/proc/self/exe")
+		r, _, err := os.Pipe()
+		if err != nil {
+			return started
+		}
+		c.Stdin = r
+		if c.Start() == nil {
+			started++
+		}
+		r.Close()
+	}
+	return started
+}
+
+// process is a started victim.
+type process struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  *bufio.Reader
+	done chan struct{}
+}
+
+// start starts a victim in a group. It is killed at the end of the test.
+func start(t *testing.T, g *cgroups.Group) *process {
+	t.Helper()
+	p := &process{t: t, cmd: exec.Command("/proc/self/exe"), done: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), victimEnv+"=here", "GOMAXPROCS=1")
+	in, err := p.cmd.StdinPipe()
+	check(t, err)
+	out, err := p.cmd.StdoutPipe()
+	check(t, err)
+	p.in, p.out = in, bufio.NewReader(out)
+	check(t, p.cmd.Start())
+	t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		<-p.done
+	})
+	go func() {
+		p.cmd.Process.Wait()
+		close(p.done)
+	}()
+	if got := p.ask("hello"); got != "here" {
+		t.Fatalf("victim answered %q", got)
+	}
+	check(t, g.AddProc(p.cmd.Process.Pid))
+	return p
+}
+
+// order sends a command without waiting for the answer.
+func (p *process) order(format string, args ...any) {
+	p.t.Helper()
+	_, err := fmt.Fprintf(p.in, format+"\n", args...)
+	check(p.t, err)
+}
+
+// ask sends a command and returns the answer, "" if the victim died.
+func (p *process) ask(format string, args ...any) string {
+	p.t.Helper()
+	p.order(format, args...)
+	line, _ := p.out.ReadString('\n')
+	return strings.TrimSpace(line)
+}
+
+func (p *process) alive() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+func (p *process) waitDead() {
+	p.t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		p.t.Fatal("the victim lives")
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// mount finds the hierarchies, or skips where there are none or no rights.
+func mount(t *testing.T) *cgroups.Hierarchy {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	h, err := cgroups.Mount()
+	check(t, err)
+	return h
+}
+
+// group makes a group of its own for the test and removes it with all that is in
+// it at the end.
+func group(t *testing.T) *cgroups.Group {
+	t.Helper()
+	h := mount(t)
+	root, err := h.Open(fmt.Sprintf("/solo-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
+	check(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := root.RemoveTree(ctx); err != nil {
+			t.Error(err)
+		}
+		if left, err := root.Exists(); left || err != nil {
+			t.Errorf("group is left: %v, %v", left, err)
+		}
+	})
+	g, err := root.Child("user")
+	check(t, err)
+	g, err = g.Child("x")
+	check(t, err)
+	check(t, g.Create())
+	return g
+}
