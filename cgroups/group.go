@@ -66,8 +66,8 @@ func (g *Group) v1File(controller, name string) string {
 
 // Create makes the group, and the groups above it that are missing, in all
 // hierarchies that limit. On v2 it enables cpu, memory, pids and io for it in
-// the groups above: those from the prefix of Below on, else from the root of
-// the hierarchy on. Creating a group that exists is no error. After an error,
+// the groups above: from the root of the hierarchy on, or from the prefix of
+// Below on if that is not /solo* and so somebody else's. Creating a group that exists is no error. After an error,
 // what was made stays; Remove takes it away.
 func (g *Group) Create() error {
 	if err := g.makeDirs(); err != nil {
@@ -91,7 +91,7 @@ func (g *Group) enableAbove() error {
 	if g.h.mode != V2 {
 		return nil
 	}
-	for above := g.h.prefix; above != g.path; {
+	for above := g.h.delegatedAt(); above != g.path; {
 		if err := g.h.enable(path.Join(g.h.unified, above)); err != nil {
 			return fmt.Errorf("enable controllers for group %s: %w", g.path, err)
 		}
@@ -100,6 +100,15 @@ func (g *Group) enableAbove() error {
 		above += "/" + name
 	}
 	return nil
+}
+
+// delegatedAt is the topmost group whose children get controllers from us: one that
+// was delegated to us, or the root of the hierarchy for groups of our own.
+func (h *Hierarchy) delegatedAt() string {
+	if strings.HasPrefix(h.prefix, "/solo") {
+		return ""
+	}
+	return h.prefix
 }
 
 func (h *Hierarchy) enable(dir string) error {

@@ -149,10 +149,9 @@ func (h *Hierarchy) roots() []string {
 // absolute, or not under the prefix.
 var ErrPath = errors.New("not a group of this hierarchy")
 
-// Below returns a view of h that opens only root and groups below it, for a
-// group that somebody else made and delegated (systemd's Delegate=yes). No
-// controller is enabled above it. Without Below, the groups under /solo* are
-// ours.
+// Below returns a view of h that opens only root and groups below it. Root may be
+// one that somebody else made and delegated (systemd's Delegate=yes): no controller
+// is enabled above it then. Without Below, all groups under /solo* are ours.
 func (h *Hierarchy) Below(root string) (*Hierarchy, error) {
 	if err := cleanPath(root); err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,7 +50,7 @@ func (k EventKind) String() string {
 // happen within some milliseconds may be told as one.
 type Event struct {
 	// Key is what the caller gave to Add.
-	Key   uint64
+	Key   string
 	Kind  EventKind
 	Count uint64
 }
@@ -72,17 +73,19 @@ type Event struct {
 // the counters are therefore looked at for oomSettle more, and only if the
 // host's own count of OOM kills has moved.
 type Watcher struct {
-	h       *Hierarchy
-	deliver func(Event)
 	inotify int
 	event   int
 	closing atomic.Bool
 	ended   chan struct{}
+	ready   chan struct{}
 
 	mu     sync.Mutex
 	groups map[string]*watched
 	files  map[int32]watchedFile
-	closed bool
+	// pending holds what Take has not fetched, in order, one of a kind for each
+	// group: it is bounded by the groups.
+	pending []Event
+	closed  bool
 	// oomTotal is the host's count at the last look.
 	oomTotal uint64
 }
@@ -90,9 +93,8 @@ type Watcher struct {
 // watched is a group's state; Watcher.mu guards it.
 type watched struct {
 	group     *Group
-	key       uint64
+	key       string
 	watches   []int32
-	gone      bool
 	populated bool
 	frozen    uint64
 	ooms      uint64
@@ -104,7 +106,7 @@ type watched struct {
 
 type watchedFile struct {
 	w     *watched
-	check func(*Watcher, *watched) []Event
+	check func(*Watcher, *watched)
 }
 
 const (
@@ -117,42 +119,67 @@ const (
 // ErrClosed is returned by Add and SetMark of a closed Watcher.
 var ErrClosed = errors.New("watcher is closed")
 
-// NewWatcher starts a watcher. deliver is called from its one goroutine, without
-// a lock held, and must not block for long; it may call the Watcher's methods
-// except Close. Close ends it.
-func NewWatcher(h *Hierarchy, deliver func(Event)) (*Watcher, error) {
+// NewWatcher starts a watcher; Close ends it. Its goroutine blocks a thread in
+// poll(2).
+func NewWatcher() (*Watcher, error) {
 	in, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("watch groups: inotify_init1: %w", err)
 	}
 	ev, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		unix.Close(in)
+		_ = unix.Close(in)
 		return nil, fmt.Errorf("watch groups: eventfd: %w", err)
 	}
 	w := &Watcher{
-		h: h, deliver: deliver, inotify: in, event: ev,
-		ended:  make(chan struct{}),
-		groups: map[string]*watched{},
-		files:  map[int32]watchedFile{},
+		inotify: in, event: ev,
+		ended: make(chan struct{}), ready: make(chan struct{}, 1),
+		groups: map[string]*watched{}, files: map[int32]watchedFile{},
 	}
-	if h.mode == V1Hybrid {
-		if w.oomTotal, err = hostOOMKills(); err != nil {
-			w.release()
-			return nil, fmt.Errorf("watch groups: %w", err)
-		}
+	if w.oomTotal, err = hostOOMKills(); err != nil {
+		w.release()
+		return nil, fmt.Errorf("watch groups: %w", err)
 	}
 	go w.run()
 	return w, nil
 }
 
-func (w *Watcher) release() {
-	unix.Close(w.inotify)
-	unix.Close(w.event)
+// Ready has a value when Take has something to give; it may have one when it has
+// not.
+func (w *Watcher) Ready() <-chan struct{} { return w.ready }
+
+// Take fetches what happened since the last Take, in order. Events of one kind
+// that happened to one group meanwhile are one, with the latest count.
+func (w *Watcher) Take() []Event {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	events := w.pending
+	w.pending = nil
+	return events
 }
 
-// Close stops the goroutine, waits for it and closes the descriptors. No event
-// is delivered after it. Closing twice is fine.
+// put queues an event; w.mu is held.
+func (w *Watcher) put(e Event) {
+	for i := range w.pending {
+		if w.pending[i].Key == e.Key && w.pending[i].Kind == e.Kind {
+			w.pending[i].Count = e.Count
+			return
+		}
+	}
+	w.pending = append(w.pending, e)
+	select {
+	case w.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (w *Watcher) release() {
+	_ = unix.Close(w.inotify)
+	_ = unix.Close(w.event)
+}
+
+// Close stops the goroutine, waits for it and closes the descriptors. Closing twice
+// is fine.
 func (w *Watcher) Close() error {
 	w.mu.Lock()
 	first := !w.closed
@@ -172,56 +199,54 @@ func (w *Watcher) wake() {
 	_, _ = retry(func() (int, error) { return unix.Write(w.event, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
 }
 
-// Add watches a group. Counters count from now, and Empty comes when the group
-// loses its last process; whether it already had none is for the caller to ask
-// (Populated) after Add. A group is watched once: adding it again is an error.
-func (w *Watcher) Add(g *Group, key uint64) error {
+// Add watches a group under a key, which must not be in use. Counters count from
+// now, and Empty comes when the group loses its last process; whether it already
+// had none is for the caller to ask (Populated) after Add.
+func (w *Watcher) Add(g *Group, key string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
 		return fmt.Errorf("watch group %s: %w", g.path, ErrClosed)
 	}
-	if w.groups[g.path] != nil {
-		return fmt.Errorf("watch group %s: %w", g.path, unix.EEXIST)
+	if w.groups[key] != nil {
+		return fmt.Errorf("watch group %s: key %q: %w", g.path, key, unix.EEXIST)
 	}
 	n := &watched{group: g, key: key}
 	if err := w.attach(n); err != nil {
 		w.detach(n)
 		return fmt.Errorf("watch group %s: %w", g.path, err)
 	}
-	w.groups[g.path] = n
+	w.groups[key] = n
 	return nil
 }
 
-// Remove stops watching a group; it is to be called before the group is removed
-// and does nothing for one that is not watched. An event already on its way may
-// still be delivered.
-func (w *Watcher) Remove(g *Group) {
+// Remove stops watching a group and drops its events that were not taken. It is to
+// be called before the group is removed and does nothing for an unknown key.
+func (w *Watcher) Remove(key string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if n := w.groups[g.path]; n != nil {
-		if !w.closed {
-			w.detach(n)
-		}
-		delete(w.groups, g.path)
+	if n := w.groups[key]; n != nil && !w.closed {
+		w.detach(n)
 	}
+	delete(w.groups, key)
+	w.pending = slices.DeleteFunc(w.pending, func(e Event) bool { return e.Key == key })
 }
 
 // SetMark asks for MemoryMark when the usage of a watched group rises over bytes;
 // zero asks for none. It comes again only after the usage was seen below.
-func (w *Watcher) SetMark(g *Group, bytes uint64) error {
+func (w *Watcher) SetMark(key string, bytes uint64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return fmt.Errorf("mark group %s: %w", g.path, ErrClosed)
+		return fmt.Errorf("mark %q: %w", key, ErrClosed)
 	}
-	n := w.groups[g.path]
+	n := w.groups[key]
 	if n == nil {
-		return fmt.Errorf("mark group %s: not watched: %w", g.path, unix.ENOENT)
+		return fmt.Errorf("mark %q: not watched: %w", key, unix.ENOENT)
 	}
-	if bytes != 0 && w.h.mode == V1Hybrid {
-		if err := w.notifyV1(g, "memory.usage_in_bytes", " "+decimal(bytes)); err != nil {
-			return fmt.Errorf("mark group %s: %w", g.path, err)
+	if bytes != 0 && n.group.h.mode == V1Hybrid {
+		if err := w.notifyV1(n.group, "memory.usage_in_bytes", " "+decimal(bytes)); err != nil {
+			return fmt.Errorf("mark group %s: %w", n.group.path, err)
 		}
 	}
 	n.mark, n.overMark = bytes, false
@@ -237,7 +262,7 @@ func (w *Watcher) attach(n *watched) error {
 	if err := w.watch(n, n.group.pidsEvents(), (*Watcher).checkPids); err != nil {
 		return err
 	}
-	if w.h.mode == V2 {
+	if n.group.h.mode == V2 {
 		if err := w.watch(n, n.group.file("memory.events"), (*Watcher).checkMemory); err != nil {
 			return err
 		}
@@ -261,7 +286,7 @@ func (w *Watcher) attach(n *watched) error {
 	return err
 }
 
-func (w *Watcher) watch(n *watched, file string, check func(*Watcher, *watched) []Event) error {
+func (w *Watcher) watch(n *watched, file string, check func(*Watcher, *watched)) error {
 	wd, err := retry(func() (int, error) { return unix.InotifyAddWatch(w.inotify, file, unix.IN_MODIFY) })
 	if err != nil {
 		return fmt.Errorf("inotify_add_watch %s: %w", file, err)
@@ -272,7 +297,6 @@ func (w *Watcher) watch(n *watched, file string, check func(*Watcher, *watched) 
 }
 
 func (w *Watcher) detach(n *watched) {
-	n.gone = true
 	for _, wd := range n.watches {
 		delete(w.files, wd)
 		// EINVAL: the group was removed and the watch with it.
@@ -289,7 +313,7 @@ func (w *Watcher) notifyV1(g *Group, name, argument string) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", file, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	control := path.Join(path.Dir(file), "cgroup.event_control")
 	return writeFile(control, fmt.Sprintf("%d %d%s", w.event, fd, argument))
 }

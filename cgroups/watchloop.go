@@ -31,9 +31,8 @@ func (w *Watcher) run() {
 			// go on by time rather than spin.
 			time.Sleep(markInterval)
 		}
-		var events []Event
 		if set[0].Revents != 0 {
-			events = w.readInotify(buf, events)
+			w.readInotify(buf)
 		}
 		if set[1].Revents != 0 {
 			w.drainEventfd()
@@ -43,16 +42,13 @@ func (w *Watcher) run() {
 		} else if settling {
 			pause *= 2
 		}
-		if settling && w.h.mode == V1Hybrid {
+		if settling {
 			moved = w.hostMoved() || moved
 			if moved {
-				events = w.checkOOM(events)
+				w.checkOOM()
 			}
 		}
-		events = w.checkMarks(events)
-		for _, e := range events {
-			w.deliver(e)
-		}
+		w.checkMarks()
 	}
 }
 
@@ -62,7 +58,7 @@ const oomPause = 4 * time.Millisecond
 // timeout is poll's, in milliseconds.
 func (w *Watcher) timeout(settling bool, pause time.Duration) int {
 	d := time.Duration(-1)
-	if settling && w.h.mode == V1Hybrid {
+	if settling {
 		d = pause
 	}
 	if w.marked() && (d < 0 || d > markInterval) {
@@ -76,13 +72,10 @@ func (w *Watcher) timeout(settling bool, pause time.Duration) int {
 
 // marked tells whether marks have to be looked at by time.
 func (w *Watcher) marked() bool {
-	if w.h.mode != V2 {
-		return false
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, n := range w.groups {
-		if n.mark != 0 {
+		if n.mark != 0 && n.group.h.mode == V2 {
 			return true
 		}
 	}
@@ -95,10 +88,10 @@ func (w *Watcher) drainEventfd() {
 }
 
 // readInotify takes one buffer of events; what is left wakes poll again.
-func (w *Watcher) readInotify(buf []byte, events []Event) []Event {
+func (w *Watcher) readInotify(buf []byte) {
 	n, err := retry(func() (int, error) { return unix.Read(w.inotify, buf) })
 	if err != nil {
-		return events
+		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -113,7 +106,7 @@ func (w *Watcher) readInotify(buf []byte, events []Event) []Event {
 			for wd, f := range w.files {
 				if !seen[wd] {
 					seen[wd] = true
-					events = append(events, f.check(w, f.w)...)
+					f.check(w, f.w)
 				}
 			}
 		case mask&unix.IN_IGNORED != 0:
@@ -121,53 +114,50 @@ func (w *Watcher) readInotify(buf []byte, events []Event) []Event {
 		case !seen[wd]:
 			if f, ok := w.files[wd]; ok {
 				seen[wd] = true
-				events = append(events, f.check(w, f.w)...)
+				f.check(w, f.w)
 			}
 		}
 	}
-	return events
 }
 
 // The checks read a file again and compare. A group that is gone is empty; the
 // caller learns the rest from the group itself.
 
-func (w *Watcher) checkPopulated(n *watched) []Event {
+func (w *Watcher) checkPopulated(n *watched) {
 	content, err := readFile(n.group.file("cgroup.events"))
 	populated, frozen := false, n.frozen
 	if err == nil {
 		if populated, frozen, err = parseEvents(content); err != nil {
-			return nil
+			return
 		}
 	} else if !gone(err) {
-		return nil
+		return
 	}
 	// A change that left neither trace was a process that came and went.
 	emptied := !populated && (n.populated || frozen == n.frozen)
 	n.populated, n.frozen = populated, frozen
-	if !emptied {
-		return nil
+	if emptied {
+		w.put(Event{Key: n.key, Kind: Empty})
 	}
-	return []Event{{Key: n.key, Kind: Empty}}
 }
 
-func (w *Watcher) checkPids(n *watched) []Event {
+func (w *Watcher) checkPids(n *watched) {
 	count, err := n.group.PidsMaxEvents()
-	return n.grown(&n.pidsMax, count, err, PidsMax)
+	w.grown(n, &n.pidsMax, count, err, PidsMax)
 }
 
-func (w *Watcher) checkMemory(n *watched) []Event {
-	ooms, err := n.group.OOMKills()
-	events := n.grown(&n.ooms, ooms, err, OOM)
-	highs, err := n.group.MemoryHighEvents()
-	return append(events, n.grown(&n.highs, highs, err, MemoryHigh)...)
+func (w *Watcher) checkMemory(n *watched) {
+	count, err := n.group.OOMKills()
+	w.grown(n, &n.ooms, count, err, OOM)
+	count, err = n.group.MemoryHighEvents()
+	w.grown(n, &n.highs, count, err, MemoryHigh)
 }
 
-func (n *watched) grown(last *uint64, now uint64, err error, kind EventKind) []Event {
-	if err != nil || now <= *last {
-		return nil
+func (w *Watcher) grown(n *watched, last *uint64, now uint64, err error, kind EventKind) {
+	if err == nil && now > *last {
+		*last = now
+		w.put(Event{Key: n.key, Kind: kind, Count: now})
 	}
-	*last = now
-	return []Event{{Key: n.key, Kind: kind, Count: now}}
 }
 
 // hostMoved tells whether the host's count of OOM kills has changed since the
@@ -186,18 +176,17 @@ func (w *Watcher) hostMoved() bool {
 // checkOOM looks at the counters of all groups. Once the host's count has moved it
 // is called at every further look of the settling time, since a group's counter is
 // raised a little after the host's.
-func (w *Watcher) checkOOM(events []Event) []Event {
+func (w *Watcher) checkOOM() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, n := range w.groups {
-		ooms, err := n.group.OOMKills()
-		events = append(events, n.grown(&n.ooms, ooms, err, OOM)...)
+		count, err := n.group.OOMKills()
+		w.grown(n, &n.ooms, count, err, OOM)
 	}
-	return events
 }
 
 // checkMarks compares the usage of marked groups with their marks.
-func (w *Watcher) checkMarks(events []Event) []Event {
+func (w *Watcher) checkMarks() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, n := range w.groups {
@@ -210,11 +199,10 @@ func (w *Watcher) checkMarks(events []Event) []Event {
 		}
 		over := usage > n.mark
 		if over && !n.overMark {
-			events = append(events, Event{Key: n.key, Kind: MemoryMark, Count: usage})
+			w.put(Event{Key: n.key, Kind: MemoryMark, Count: usage})
 		}
 		n.overMark = over
 	}
-	return events
 }
 
 // hostOOMKills is the host's count of processes killed for lack of memory,
