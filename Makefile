@@ -36,6 +36,9 @@ INIT_HDR    := $(wildcard sandbox/initproc/*.h)
 # skipping, where it is missing. test/testenv knows the names.
 SOLO_REQUIRE ?= root,cgroup,userns,seccomp,landlock,python,redis,tools
 
+# Packages whose tests also run on cgroup v2 and Linux 6.1, in the VM.
+VM_PACKAGES ?= ./cgroups $(if $(wildcard test/e2e/*_test.go),./test/e2e)
+
 .PHONY: help demo test test-unit test-long test-vm check lint generate bench tcb fuzz \
 	build install clean bootstrap runtimes
 
@@ -73,7 +76,7 @@ test-long: build ## the tests with their large budgets
 		$(GO) test -race -count=1 -tags seccomp -p 2 -timeout 60m -run '$(RUN)' ./...
 
 test-vm: build ## the cgroup v2 leg: Linux 6.1 in qemu
-	test/vm/run
+	$(GO) run ./test/vm -bin $(BIN) -run '$(RUN)' $(VM_PACKAGES)
 
 check: bootstrap lint ## everything that reads the sources: lint, formats, generated code, rules
 	@scripts/check
