@@ -1,0 +1,203 @@
+package seccomp
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// wrap makes a profile of these rules.
+func wrap(rules string) string {
+	return `{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86_64"],"syscalls":[` + rules + `]}`
+}
+
+func TestParse(t *testing.T) {
+	p, err := Parse([]byte(`{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":13,"architectures":["SCMP_ARCH_X86_64"],
+		"syscalls":[{"names":["read","cachestat"],"action":"SCMP_ACT_ALLOW"},
+		{"names":["socket"],"action":"SCMP_ACT_KILL_PROCESS","args":[{"index":0,"value":255,"valueTwo":16,"op":"SCMP_CMP_MASKED_EQ"}]}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Profile{Default: Errno(13), Rules: []Rule{
+		{Names: []string{"read", "cachestat"}, Action: Allow},
+		{Names: []string{"socket"}, Action: KillProcess, Args: []Arg{{Index: 0, Value: 255, ValueTwo: 16, Op: MaskedEqual}}},
+	}}
+	if d := cmp.Diff(want, p); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	allowRead := `{"names":["read"],"action":"SCMP_ACT_ALLOW"}`
+	withArgs := func(args string) string {
+		return wrap(`{"names":["ioctl"],"action":"SCMP_ACT_ALLOW","args":[` + args + `]}`)
+	}
+	for name, c := range map[string]struct{ text, want string }{
+		"empty":             {``, "decode"},
+		"not an object":     {`[]`, "decode"},
+		"trailing":          {wrap(allowRead) + `{}`, "text after the profile"},
+		"unknown field":     {wrap(`{"names":["read"],"action":"SCMP_ACT_ALLOW","comment":"x"}`), "unknown field"},
+		"too long":          {wrap(strings.Repeat(" ", MaxProfileBytes)), "at most"},
+		"no architecture":   {`{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[` + allowRead + `]}`, "architectures are missing"},
+		"foreign":           {`{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86"]}`, `"SCMP_ARCH_X86" is not the native one`},
+		"no default":        {`{"architectures":["SCMP_ARCH_X86_64"]}`, "defaultAction: action is missing"},
+		"unknown action":    {wrap(`{"names":["read"],"action":"ALLOW"}`), `rule 0: unknown action "ALLOW"`},
+		"notify":            {wrap(`{"names":["read"],"action":"SCMP_ACT_NOTIFY"}`), "not supported"},
+		"errno without":     {wrap(`{"names":["read"],"action":"SCMP_ACT_ALLOW","errnoRet":1}`), "errnoRet with action"},
+		"errno 0":           {wrap(`{"names":["read"],"action":"SCMP_ACT_ERRNO","errnoRet":0}`), "1 to 4095"},
+		"errno too high":    {wrap(`{"names":["read"],"action":"SCMP_ACT_ERRNO","errnoRet":4096}`), "1 to 4095"},
+		"unknown call":      {wrap(allowRead + `,{"names":["read2"],"action":"SCMP_ACT_ALLOW"}`), "rule 1 (read2): unknown call"},
+		"foreign call":      {wrap(`{"names":["socketcall"],"action":"SCMP_ACT_ALLOW"}`), "rule 0 (socketcall): unknown call"},
+		"no names":          {wrap(`{"names":[],"action":"SCMP_ACT_ALLOW"}`), "rule 0: names no call"},
+		"same as default":   {wrap(`{"names":["read"],"action":"SCMP_ACT_ERRNO"}`), "rule 0 (read): has no effect"},
+		"twice":             {wrap(allowRead + `,` + allowRead), "rule 1 (read): is never reached"},
+		"twice in one":      {wrap(`{"names":["read","read"],"action":"SCMP_ACT_ALLOW"}`), "rule 0 (read): is never reached"},
+		"after all":         {wrap(allowRead + `,{"names":["read"],"action":"SCMP_ACT_TRAP","args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]}`), "rule 1 (read): is never reached: rule 0"},
+		"default after all": {wrap(`{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]},{"names":["read"],"action":"SCMP_ACT_ERRNO"}`), "rule 1 (read): has no effect"},
+		"same args turned": {wrap(`{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"},{"index":1,"value":2,"op":"SCMP_CMP_EQ"}]},
+			{"names":["read"],"action":"SCMP_ACT_TRAP","args":[{"index":1,"value":2,"op":"SCMP_CMP_EQ"},{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]}`), "the same condition as rule 0"},
+		"index 6":        {withArgs(`{"index":6,"value":1,"op":"SCMP_CMP_EQ"}`), "argument index 6: 0 to 5"},
+		"index negative": {withArgs(`{"index":-1,"value":1,"op":"SCMP_CMP_EQ"}`), "decode"},
+		"index twice":    {withArgs(`{"index":1,"value":1,"op":"SCMP_CMP_EQ"},{"index":1,"value":2,"op":"SCMP_CMP_NE"}`), "compared twice"},
+		"op":             {withArgs(`{"index":1,"value":1,"op":"="}`), `unknown op "="`},
+		"mask":           {withArgs(`{"index":1,"value":1,"valueTwo":2,"op":"SCMP_CMP_MASKED_EQ"}`), "never true"},
+		"mask 0":         {withArgs(`{"index":1,"value":0,"op":"SCMP_CMP_MASKED_EQ"}`), "always true"},
+		"valueTwo":       {withArgs(`{"index":1,"value":1,"valueTwo":2,"op":"SCMP_CMP_EQ"}`), "valueTwo has no meaning"},
+		"less than 0":    {withArgs(`{"index":1,"value":0,"op":"SCMP_CMP_LT"}`), "never true"},
+		"from 0":         {withArgs(`{"index":1,"value":0,"op":"SCMP_CMP_GE"}`), "always true"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := Parse([]byte(c.text))
+			if p != nil || !errors.Is(err, ErrProfile) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, %v; want an error with %q", p, err, c.want)
+			}
+		})
+	}
+}
+
+func TestParseReportsEveryMistake(t *testing.T) {
+	_, err := Parse([]byte(wrap(`{"names":["nope"],"action":"SCMP_ACT_ALLOW"},{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"index":9,"value":1,"op":"SCMP_CMP_EQ"}]}`)))
+	for _, want := range []string{"rule 0 (nope)", "rule 1: argument index 9"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in %v", want, err)
+		}
+	}
+	var e *ProfileError
+	if !errors.As(err, &e) || e.Rule != 0 || e.Call != "nope" {
+		t.Errorf("errors.As: %+v", e)
+	}
+}
+
+func TestDecide(t *testing.T) {
+	p, err := Parse([]byte(wrap(`{"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":4294967295,"valueTwo":1,"op":"SCMP_CMP_MASKED_EQ"}]},
+		{"names":["socket"],"action":"SCMP_ACT_ERRNO","errnoRet":97},{"names":["init_module"],"action":"SCMP_ACT_KILL_PROCESS"}`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		arch Arch
+		nr   uint32
+		arg0 uint64
+		want Action
+	}{
+		{ArchX86_64, 41, 1, Allow},
+		{ArchX86_64, 41, 1 << 40 << 1, Errno(97)},
+		{ArchX86_64, 41, 1<<40 | 1, Allow},
+		{ArchX86_64, 0, 0, Errno(EPERM)},
+		{ArchX86_64, 175, 0, KillProcess},
+		{ArchX86_64, 400, 0, Errno(ENOSYS)},
+		{ArchX86_64, 100000, 0, Errno(ENOSYS)},
+		{ArchX86_64, x32Bit | 41, 1, KillProcess},
+		{ArchX86_64, 0xffffffff, 1, KillProcess},
+		{ArchX86, 41, 1, KillProcess},
+		{ArchAarch64, 41, 1, KillProcess},
+	} {
+		if got := p.Decide(c.arch, c.nr, [6]uint64{c.arg0}); got != c.want {
+			t.Errorf("Decide(%#x, %d, %#x) = %v, want %v", c.arch, c.nr, c.arg0, got, c.want)
+		}
+	}
+}
+
+func TestSimulateRefuses(t *testing.T) {
+	ret := Instruction{Code: 0x06, K: uint32(Allow)}
+	for name, list := range map[string][]Instruction{
+		"no end":          {{Code: 0x20}},
+		"jump out":        {{Code: 0x05, K: 1}, ret},
+		"jump far out":    {{Code: 0x05, K: 0xffffffff}, ret},
+		"branch out":      {{Code: 0x15, JT: 1, JF: 1}, ret},
+		"load outside":    {{Code: 0x20, K: 64}, ret},
+		"load unaligned":  {{Code: 0x20, K: 2}, ret},
+		"memory outside":  {{Code: 0x60, K: 16}, ret},
+		"divide by 0":     {{Code: 0x34}, ret},
+		"unknown opcode":  {{Code: 0x28}, ret},
+		"unknown return":  {{Code: 0x0e}},
+		"unknown in jump": {{Code: 0x55}, ret},
+	} {
+		if a, err := Run(list, ArchX86_64, 0, [6]uint64{}); !errors.Is(err, ErrProgram) {
+			t.Errorf("%s: %v, %v", name, a, err)
+		}
+	}
+	for _, n := range []int{0, 7, 9, (maxInstructions + 1) * 8} {
+		if _, err := Simulate(make([]byte, n), ArchX86_64, 0, [6]uint64{}); !errors.Is(err, ErrProgram) {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}
+
+func TestEncodeDecode(t *testing.T) {
+	want := []Instruction{{Code: 0x1234, JT: 5, JF: 6, K: 0xdeadbeef}, {Code: 6}}
+	got, err := Decode(Encode(want))
+	if err != nil || !cmp.Equal(want, got) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestKnownAndName(t *testing.T) {
+	for _, r := range Known() {
+		for nr := r.First; nr <= r.Last; nr++ {
+			name := Name(nr)
+			if got, ok := Number(name); !ok || got != nr {
+				t.Errorf("number %d is %q, which is %d", nr, name, got)
+			}
+		}
+		if Name(r.Last+1) != "" {
+			t.Errorf("%d is outside of the ranges and known", r.Last+1)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(wrap(`{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"index":1,"value":1,"op":"SCMP_CMP_EQ"}]}`)))
+	f.Add([]byte(wrap(``)))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		p, err := Parse(text)
+		if (p == nil) == (err == nil) {
+			t.Fatalf("%v, %v", p, err)
+		}
+		if err != nil {
+			if !errors.Is(err, ErrProfile) {
+				t.Fatalf("untyped: %v", err)
+			}
+			return
+		}
+		if !json.Valid(text) {
+			t.Fatal("accepted what is no JSON")
+		}
+		if got := p.Decide(ArchX86, 0, [6]uint64{}); got != KillProcess {
+			t.Fatalf("foreign architecture: %v", got)
+		}
+	})
+}
+
+func FuzzSimulate(f *testing.F) {
+	f.Add(Encode([]Instruction{{Code: 0x20}, {Code: 0x15, JT: 0, JF: 1, K: 3}, {Code: 6}, {Code: 0x16}}), uint32(3))
+	f.Fuzz(func(t *testing.T, program []byte, nr uint32) {
+		if _, err := Simulate(program, ArchX86_64, nr, [6]uint64{1, 2, 3}); err != nil && !errors.Is(err, ErrProgram) {
+			t.Fatal(fmt.Sprint("untyped: ", err))
+		}
+	})
+}
