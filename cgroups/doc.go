@@ -20,6 +20,28 @@
 // Create, but a group made there under the same path by a container library is
 // moved into by AddProc and removed by Remove.
 //
-// A v1 OOM kill ends one process, a v2 one the whole group (memory.oom.group);
-// who needs the same outcome on both kills the group at the OOM event.
+// What differs, and cannot be hidden:
+//
+//	                         v2                           v1-hybrid
+//	an OOM kill ends         the whole group              one process
+//	OOMKills counts          the groups below, too        this group's alone
+//	MemoryMax under usage    is taken, and kills          is refused with EBUSY
+//	swap of a limited group  memory.swap.max 0            memory.memsw limit = limit, or swappiness 0
+//	MemoryHigh               slows down and reclaims      reclaim target under host pressure
+//	CPUShares                converted to cpu.weight      as they are
+//	a Watcher's PidsMax      at once                      within lookInterval
+//	a Watcher's MemoryMark   within lookInterval          at once
+//	a group with processes   takes no controllers for     takes both
+//	                         its children
+//
+// Who needs the same outcome of an OOM kill on both kills the group at its event.
+//
+// # Why not containerd/cgroups?
+//
+// The kernel is privileged and links neither net nor encoding/json; that library
+// brings both, and D-Bus, eBPF and a logger with them. Its v2 event channel also ends
+// for good when the group is empty at its first event, and its v1 and v2 managers are
+// two types, while a service here is in both kinds of hierarchies at once. So the
+// files are written directly. The tests have it read the same groups as an independent
+// oracle.
 package cgroups

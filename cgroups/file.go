@@ -31,7 +31,7 @@ func writeFile(file, value string) error {
 	fd, err := open(file, unix.O_WRONLY)
 	if err == nil {
 		_, err = retry(func() (int, error) { return unix.Write(fd, []byte(value)) })
-		unix.Close(fd)
+		_ = unix.Close(fd)
 	}
 	if err != nil {
 		return &WriteError{File: file, Value: value, Err: err}
@@ -46,7 +46,7 @@ func readFile(file string) (string, error) {
 	if err != nil {
 		return "", &fs.PathError{Op: "open", Path: file, Err: err}
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	content, err := readAll(fd)
 	if err != nil {
 		return "", &fs.PathError{Op: "read", Path: file, Err: err}

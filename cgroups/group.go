@@ -67,8 +67,8 @@ func (g *Group) v1File(controller, name string) string {
 // Create makes the group, and the groups above it that are missing, in all
 // hierarchies that limit. On v2 it enables cpu, memory, pids and io for it in
 // the groups above: from the root of the hierarchy on, or from the prefix of
-// Below on if that is not /solo* and so somebody else's. Creating a group that exists is no error. After an error,
-// what was made stays; Remove takes it away.
+// Below on if that is not /solo* and so somebody else's. Creating a group that
+// exists is no error. After an error, what was made stays; Remove takes it away.
 func (g *Group) Create() error {
 	if err := g.makeDirs(); err != nil {
 		return err

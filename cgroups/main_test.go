@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/solo-os/solo/cgroups"
+	"github.com/solo-os/solo/test/testenv"
 )
 
 // patience bounds waits for something that must happen; it is generous because
@@ -28,7 +29,14 @@ func TestMain(m *testing.M) {
 		victim(role)
 		return
 	}
-	os.Exit(m.Run())
+	if group := os.Getenv(moveEnv); group != "" {
+		if err := mover(group); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(testenv.CheckMain(m))
 }
 
 // victim obeys one command a line from standard input and answers each with a
@@ -65,24 +73,30 @@ func touch(n int) []byte {
 	return b
 }
 
-// fork starts n more victims, which live as long as their standard input, and
+// fork starts n more victims, which live until this one dies or they are killed, and
 // tells how many started.
 func fork(n int) int {
 	started := 0
 	for range n {
 		c := exec.Command("/proc/self/exe")
-		r, _, err := os.Pipe()
+		r, w, err := os.Pipe()
 		if err != nil {
 			return started
 		}
 		c.Stdin = r
 		if c.Start() == nil {
 			started++
+			pipes = append(pipes, w)
+		} else {
+			_ = w.Close()
 		}
-		r.Close()
+		_ = r.Close()
 	}
 	return started
 }
+
+// pipes keeps the garbage collector from closing what holds the children.
+var pipes []*os.File
 
 // process is a started victim.
 type process struct {
@@ -96,6 +110,14 @@ type process struct {
 // start starts a victim in a group. It is killed at the end of the test.
 func start(t *testing.T, g *cgroups.Group) *process {
 	t.Helper()
+	p := startOutside(t)
+	check(t, g.AddProc(p.cmd.Process.Pid))
+	return p
+}
+
+// startOutside starts a victim in no group of the test.
+func startOutside(t *testing.T) *process {
+	t.Helper()
 	p := &process{t: t, cmd: exec.Command("/proc/self/exe"), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), victimEnv+"=here", "GOMAXPROCS=1")
 	in, err := p.cmd.StdinPipe()
@@ -105,17 +127,18 @@ func start(t *testing.T, g *cgroups.Group) *process {
 	p.in, p.out = in, bufio.NewReader(out)
 	check(t, p.cmd.Start())
 	t.Cleanup(func() {
-		p.cmd.Process.Kill()
+		_ = p.cmd.Process.Kill()
 		<-p.done
+		_ = in.Close()
+		_ = out.Close()
 	})
 	go func() {
-		p.cmd.Process.Wait()
+		_, _ = p.cmd.Process.Wait()
 		close(p.done)
 	}()
 	if got := p.ask("hello"); got != "here" {
 		t.Fatalf("victim answered %q", got)
 	}
-	check(t, g.AddProc(p.cmd.Process.Pid))
 	return p
 }
 
@@ -132,15 +155,6 @@ func (p *process) ask(format string, args ...any) string {
 	p.order(format, args...)
 	line, _ := p.out.ReadString('\n')
 	return strings.TrimSpace(line)
-}
-
-func (p *process) alive() bool {
-	select {
-	case <-p.done:
-		return false
-	default:
-		return true
-	}
 }
 
 func (p *process) waitDead() {
@@ -160,17 +174,15 @@ func check(t *testing.T, err error) {
 }
 
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// mount finds the hierarchies, or skips where there are none or no rights.
+// mount finds the hierarchies. Where there are none or no rights the test is skipped.
 func mount(t *testing.T) *cgroups.Hierarchy {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root")
-	}
+	testenv.Require(t, testenv.Root, testenv.Cgroup)
 	h, err := cgroups.Mount()
 	check(t, err)
 	return h

@@ -163,7 +163,7 @@ func killMember(file string, pid int) error {
 	if err != nil {
 		return fmt.Errorf("pidfd_open %d: %w", pid, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	still, err := readProcs(file)
 	if gone(err) || err == nil && !slices.Contains(still, pid) {
 		return nil

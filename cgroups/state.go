@@ -82,7 +82,7 @@ func (g *Group) waitState(ctx context.Context, key string, want uint64) error {
 		}
 		return &fs.PathError{Op: "open", Path: file, Err: err}
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	for {
 		content, err := readAll(fd)
 		if err != nil {

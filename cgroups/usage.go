@@ -61,7 +61,7 @@ func (g *Group) UsageFiles() ([]*os.File, error) {
 		f, err := os.Open(name)
 		if err != nil {
 			for _, opened := range files {
-				opened.Close()
+				_ = opened.Close()
 			}
 			return nil, fmt.Errorf("usage files of group %s: %w", g.path, err)
 		}

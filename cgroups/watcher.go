@@ -56,17 +56,20 @@ type Event struct {
 }
 
 // Watcher tells what happens to any number of groups. It holds two descriptors
-// (an inotify instance and an eventfd), one goroutine and, per group, two or
+// (an inotify instance and an eventfd), one goroutine and, per group, one to
 // three inotify watches.
 //
 // How each event is noticed:
 //
 //	             v2                            v1-hybrid
 //	Empty        inotify on cgroup.events      the same
-//	PidsMax      inotify on pids.events        the same
+//	PidsMax      inotify on pids.events        read pids.events by time
 //	OOM          inotify on memory.events      eventfd on memory.oom_control, counters
 //	MemoryHigh   inotify on memory.events      never
-//	MemoryMark   read every markInterval       eventfd on memory.usage_in_bytes
+//	MemoryMark   read memory.current by time   eventfd on memory.usage_in_bytes
+//
+// (v1's pids.events signals nothing, measured on Linux 6.18.) By time is every
+// lookInterval, or less often with hundreds of groups.
 //
 // All v1 groups share the eventfd: it also fires when a group is removed, so a
 // wake-up says only "look". It comes before the killed process is counted;
@@ -86,6 +89,8 @@ type Watcher struct {
 	// group: it is bounded by the groups.
 	pending []Event
 	closed  bool
+	// timed is how many groups were looked at by time, at the last look.
+	timed int
 	// oomTotal is the host's count at the last look.
 	oomTotal uint64
 }
@@ -110,8 +115,10 @@ type watchedFile struct {
 }
 
 const (
-	// markInterval is how often v2 usage is compared with marks.
-	markInterval = 250 * time.Millisecond
+	// lookInterval is how often the files are read that signal nothing.
+	lookInterval = 250 * time.Millisecond
+	// lookPause is what each group that is looked at adds at least to it.
+	lookPause = time.Millisecond
 	// oomSettle is how long after a v1 OOM notification its kill may be counted.
 	oomSettle = 600 * time.Millisecond
 )
@@ -217,6 +224,9 @@ func (w *Watcher) Add(g *Group, key string) error {
 		return fmt.Errorf("watch group %s: %w", g.path, err)
 	}
 	w.groups[key] = n
+	if n.timed() && w.timed == 0 {
+		w.wake()
+	}
 	return nil
 }
 
@@ -259,10 +269,10 @@ func (w *Watcher) attach(n *watched) error {
 	if err := w.watch(n, n.group.file("cgroup.events"), (*Watcher).checkPopulated); err != nil {
 		return err
 	}
-	if err := w.watch(n, n.group.pidsEvents(), (*Watcher).checkPids); err != nil {
-		return err
-	}
 	if n.group.h.mode == V2 {
+		if err := w.watch(n, n.group.pidsEvents(), (*Watcher).checkPids); err != nil {
+			return err
+		}
 		if err := w.watch(n, n.group.file("memory.events"), (*Watcher).checkMemory); err != nil {
 			return err
 		}
@@ -317,6 +327,9 @@ func (w *Watcher) notifyV1(g *Group, name, argument string) error {
 	control := path.Join(path.Dir(file), "cgroup.event_control")
 	return writeFile(control, fmt.Sprintf("%d %d%s", w.event, fd, argument))
 }
+
+// timed tells whether something of the group has to be looked at by time.
+func (n *watched) timed() bool { return n.group.h.mode == V1Hybrid || n.mark != 0 }
 
 func parseEvents(content string) (populated bool, frozen uint64, err error) {
 	n, err := parseKeyed(content, "populated")

@@ -8,11 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// run is the watcher's goroutine: it sits in poll(2) on both descriptors and
-// wakes by time only while v1 OOM kills may still be counted or v2 marks are set.
+// oomPause is the first of the growing pauses between looks at the OOM count.
+const oomPause = 4 * time.Millisecond
+
+// run is the watcher's goroutine: it sits in poll(2) on both descriptors and wakes
+// by time while v1 OOM kills may still be counted, and for what signals nothing.
 func (w *Watcher) run() {
 	defer close(w.ended)
-	var settle time.Time
+	var settle, look time.Time
 	pause := oomPause
 	moved := false
 	buf := make([]byte, 16<<10)
@@ -21,20 +24,30 @@ func (w *Watcher) run() {
 			{Fd: int32(w.inotify), Events: unix.POLLIN},
 			{Fd: int32(w.event), Events: unix.POLLIN},
 		}
+		wait := time.Until(look)
+		if look.IsZero() {
+			wait = -1
+		} else {
+			wait = max(wait, 0)
+		}
 		settling := time.Now().Before(settle)
-		_, err := unix.Poll(set, w.timeout(settling, pause))
+		if settling && (wait < 0 || wait > pause) {
+			wait = pause
+		}
+		_, err := unix.Poll(set, milliseconds(wait))
 		if w.closing.Load() {
 			return
 		}
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			// Only a bug of ours (EFAULT, EINVAL) or a lack of kernel memory:
 			// go on by time rather than spin.
-			time.Sleep(markInterval)
+			time.Sleep(lookInterval)
 		}
 		if set[0].Revents != 0 {
 			w.readInotify(buf)
 		}
-		if set[1].Revents != 0 {
+		woken := set[1].Revents != 0
+		if woken {
 			w.drainEventfd()
 			settle, pause = time.Now().Add(oomSettle), oomPause
 			moved = moved && settling
@@ -47,39 +60,20 @@ func (w *Watcher) run() {
 			if moved {
 				w.checkOOM()
 			}
+			w.checkMarks()
 		}
-		w.checkMarks()
+		if due := !look.IsZero() && !time.Now().Before(look); due || woken && look.IsZero() {
+			look = w.checkTimed()
+		}
 	}
 }
 
-// oomPause is the first of the growing pauses between looks at the OOM count.
-const oomPause = 4 * time.Millisecond
-
-// timeout is poll's, in milliseconds.
-func (w *Watcher) timeout(settling bool, pause time.Duration) int {
-	d := time.Duration(-1)
-	if settling {
-		d = pause
-	}
-	if w.marked() && (d < 0 || d > markInterval) {
-		d = markInterval
-	}
+// milliseconds rounds up for poll(2), so that it does not wake early and spin.
+func milliseconds(d time.Duration) int {
 	if d < 0 {
 		return -1
 	}
-	return max(1, int(d.Milliseconds()))
-}
-
-// marked tells whether marks have to be looked at by time.
-func (w *Watcher) marked() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, n := range w.groups {
-		if n.mark != 0 && n.group.h.mode == V2 {
-			return true
-		}
-	}
-	return false
+	return int((d + time.Millisecond - 1) / time.Millisecond)
 }
 
 func (w *Watcher) drainEventfd() {
@@ -185,24 +179,51 @@ func (w *Watcher) checkOOM() {
 	}
 }
 
-// checkMarks compares the usage of marked groups with their marks.
+// checkTimed looks at what signals nothing, and says when to look again: never, the
+// zero time, if there is no such group.
+func (w *Watcher) checkTimed() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timed = 0
+	for _, n := range w.groups {
+		if !n.timed() {
+			continue
+		}
+		w.timed++
+		if n.group.h.mode == V1Hybrid {
+			w.checkPids(n)
+		}
+		if n.mark != 0 {
+			w.checkMark(n)
+		}
+	}
+	if w.timed == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(max(lookInterval, time.Duration(w.timed)*lookPause))
+}
+
+// checkMarks looks at the groups that have one.
 func (w *Watcher) checkMarks() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, n := range w.groups {
-		if n.mark == 0 {
-			continue
+		if n.mark != 0 {
+			w.checkMark(n)
 		}
-		usage, err := readValue(n.group.usageFiles()[0])
-		if err != nil {
-			continue
-		}
-		over := usage > n.mark
-		if over && !n.overMark {
-			w.put(Event{Key: n.key, Kind: MemoryMark, Count: usage})
-		}
-		n.overMark = over
 	}
+}
+
+func (w *Watcher) checkMark(n *watched) {
+	usage, err := readValue(n.group.usageFiles()[0])
+	if err != nil {
+		return
+	}
+	over := usage > n.mark
+	if over && !n.overMark {
+		w.put(Event{Key: n.key, Kind: MemoryMark, Count: usage})
+	}
+	n.overMark = over
 }
 
 // hostOOMKills is the host's count of processes killed for lack of memory,

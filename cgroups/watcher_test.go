@@ -1,0 +1,306 @@
+package cgroups_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/solo-os/solo/cgroups"
+)
+
+func watcher(t *testing.T) *cgroups.Watcher {
+	t.Helper()
+	w, err := cgroups.NewWatcher()
+	check(t, err)
+	t.Cleanup(func() { check(t, w.Close()) })
+	return w
+}
+
+// await takes events until one of a kind comes for a key.
+func await(t *testing.T, w *cgroups.Watcher, key string, kind cgroups.EventKind) cgroups.Event {
+	t.Helper()
+	late := time.After(patience)
+	for {
+		select {
+		case <-w.Ready():
+			for _, e := range w.Take() {
+				if e.Key == key && e.Kind == kind {
+					return e
+				}
+			}
+		case <-late:
+			t.Fatalf("no %s event for %s", kind, key)
+		}
+	}
+}
+
+func TestWatchEmpty(t *testing.T) {
+	g := group(t)
+	w := watcher(t)
+	check(t, w.Add(g, "a"))
+	p := start(t, g)
+	check(t, g.Kill())
+	await(t, w, "a", cgroups.Empty)
+	p.waitDead()
+	if populated, err := g.Populated(); populated || err != nil {
+		t.Errorf("Empty, yet populated: %v, %v", populated, err)
+	}
+	// A second life is told as well.
+	p = start(t, g)
+	check(t, p.in.Close())
+	await(t, w, "a", cgroups.Empty)
+}
+
+// TestWatchFreezeIsNotEmpty: cgroup.events changes when a group is frozen, too. What
+// happens to the group beside it later is told later, so by then all was told.
+func TestWatchFreezeIsNotEmpty(t *testing.T) {
+	g, later := group(t), group(t)
+	w := watcher(t)
+	start(t, g)
+	check(t, w.Add(g, "frozen"))
+	check(t, w.Add(later, "later"))
+	check(t, g.Freeze(within(t)))
+	check(t, g.Thaw())
+	start(t, later)
+	check(t, later.Kill())
+	for late := time.After(patience); ; {
+		select {
+		case <-w.Ready():
+		case <-late:
+			t.Fatal("no event of the other group")
+		}
+		events := w.Take()
+		for _, e := range events {
+			if e.Key == "frozen" {
+				t.Fatalf("freezing told %v", e)
+			}
+		}
+		if len(events) > 0 {
+			return
+		}
+	}
+}
+
+// TestWatchOOM has a memory bomb go off in a group whose limit is seen to be set, with
+// another group beside it that must not be blamed.
+func TestWatchOOM(t *testing.T) {
+	g, bystander := group(t), group(t)
+	h := mount(t)
+	w := watcher(t)
+	check(t, g.Set(cgroups.Limits{MemoryMax: 48 << 20, PidsMax: 50}))
+	if got := raw(t, g, h, "memory.max", "memory:memory.limit_in_bytes"); got != "50331648" {
+		t.Fatalf("the limit is not set: %s", got)
+	}
+	check(t, w.Add(bystander, "bystander"))
+	check(t, w.Add(g, "bomb"))
+	p := start(t, g)
+	if got := p.ask("hold %d", 256<<20); got != "" {
+		t.Fatalf("held 256 MiB under a limit of 48: %q", got)
+	}
+	e := await(t, w, "bomb", cgroups.OOM)
+	p.waitDead()
+	kills, err := g.OOMKills()
+	check(t, err)
+	if e.Count == 0 || kills < e.Count {
+		t.Errorf("event %+v, OOMKills %d", e, kills)
+	}
+	if kills, err := bystander.OOMKills(); kills != 0 || err != nil {
+		t.Errorf("bystander: %d kills, %v", kills, err)
+	}
+	for _, e := range w.Take() {
+		if e.Key == "bystander" {
+			t.Errorf("bystander: %+v", e)
+		}
+	}
+}
+
+func TestWatchPids(t *testing.T) {
+	g := group(t)
+	w := watcher(t)
+	check(t, g.Set(cgroups.Limits{PidsMax: 20, MemoryMax: 512 << 20}))
+	if n, err := limitOf(t, g); err != nil || n != "20" {
+		t.Fatalf("the limit is not set: %s, %v", n, err)
+	}
+	check(t, w.Add(g, "forks"))
+	p := start(t, g)
+	p.order("fork 100")
+	e := await(t, w, "forks", cgroups.PidsMax)
+	if n, err := g.PidsMaxEvents(); err != nil || e.Count == 0 || n < e.Count {
+		t.Errorf("event %+v, PidsMaxEvents %d, %v", e, n, err)
+	}
+}
+
+func TestWatchMark(t *testing.T) {
+	g := group(t)
+	w := watcher(t)
+	check(t, g.Set(cgroups.Limits{MemoryMax: 512 << 20}))
+	check(t, w.Add(g, "a"))
+	check(t, w.SetMark("a", 40<<20))
+	p := start(t, g)
+	if got := p.ask("hold %d", 64<<20); got != "held" {
+		t.Fatalf("hold: %q", got)
+	}
+	if e := await(t, w, "a", cgroups.MemoryMark); e.Count <= 40<<20 {
+		t.Errorf("mark event %+v", e)
+	}
+	check(t, w.SetMark("a", 0))
+	if err := w.SetMark("b", 1); err == nil {
+		t.Error("SetMark of a group that is not watched")
+	}
+}
+
+func TestWatchHigh(t *testing.T) {
+	g := group(t)
+	if mount(t).Mode() != cgroups.V2 {
+		if n, err := g.MemoryHighEvents(); n != 0 || err != nil {
+			t.Errorf("MemoryHighEvents on v1: %d, %v", n, err)
+		}
+		return
+	}
+	w := watcher(t)
+	check(t, g.Set(cgroups.Limits{MemoryHigh: 24 << 20, MemoryMax: 512 << 20}))
+	check(t, w.Add(g, "a"))
+	p := start(t, g)
+	p.order("hold %d", 40<<20)
+	if e := await(t, w, "a", cgroups.MemoryHigh); e.Count == 0 {
+		t.Errorf("high event %+v", e)
+	}
+}
+
+// TestWatchMany: the descriptors do not grow with the groups, and every group is told
+// apart.
+func TestWatchMany(t *testing.T) {
+	g := group(t)
+	w := watcher(t)
+	const n = 20
+	var groups []*cgroups.Group
+	var victims []*process
+	for i := range n {
+		c, err := g.Child(fmt.Sprint(i))
+		check(t, err)
+		check(t, c.Create())
+		groups = append(groups, c)
+	}
+	before := descriptors(t)
+	for i, c := range groups {
+		check(t, w.Add(c, fmt.Sprint(i)))
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors before watching %d groups, %d after", before, n, after)
+	}
+	for i := 0; i < n; i += 4 {
+		victims = append(victims, start(t, groups[i]))
+	}
+	check(t, g.Kill())
+	missing := map[string]bool{}
+	for i := 0; i < n; i += 4 {
+		missing[fmt.Sprint(i)] = true
+	}
+	for late := time.After(patience); len(missing) > 0; {
+		select {
+		case <-w.Ready():
+			for _, e := range w.Take() {
+				delete(missing, e.Key)
+			}
+		case <-late:
+			t.Fatalf("no event for %v", missing)
+		}
+	}
+	for _, p := range victims {
+		p.waitDead()
+	}
+	for i, c := range groups {
+		w.Remove(fmt.Sprint(i))
+		check(t, c.Remove())
+	}
+}
+
+// TestWatchHammer adds, marks and removes watches while the groups' processes die and
+// the events are taken: for the race detector, and for an end.
+func TestWatchHammer(t *testing.T) {
+	g := group(t)
+	w := watcher(t)
+	const workers, rounds = 4, 5
+	victims := make([][]*process, workers)
+	groups := make([]*cgroups.Group, workers)
+	for i := range workers {
+		var err error
+		groups[i], err = g.Child(fmt.Sprint(i))
+		check(t, err)
+		check(t, groups[i].Create())
+		for range rounds {
+			victims[i] = append(victims[i], start(t, groups[i]))
+		}
+	}
+	var wg sync.WaitGroup
+	for i := range workers {
+		wg.Go(func() {
+			key := fmt.Sprint(i)
+			for round := range rounds {
+				err := w.Add(groups[i], key)
+				err = errors.Join(err, w.SetMark(key, uint64(round+1)<<20))
+				err = errors.Join(err, victims[i][round].cmd.Process.Kill())
+				<-victims[i][round].done
+				w.Take()
+				w.Remove(key)
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if left := w.Take(); len(left) > 0 {
+		t.Errorf("events of groups that are not watched: %v", left)
+	}
+}
+
+func TestWatchRefuses(t *testing.T) {
+	g := group(t)
+	w, err := cgroups.NewWatcher()
+	check(t, err)
+	defer func() { check(t, w.Close()) }()
+	check(t, w.Add(g, "a"))
+	if err := w.Add(g, "a"); err == nil {
+		t.Error("a key was taken twice")
+	}
+	w.Remove("a")
+	w.Remove("a")
+	check(t, w.Add(g, "a"))
+	absent, err := g.Child("absent")
+	check(t, err)
+	if err := w.Add(absent, "b"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Add of an absent group: %v", err)
+	}
+	check(t, w.Close())
+	check(t, w.Close())
+	if err := w.Add(g, "c"); !errors.Is(err, cgroups.ErrClosed) {
+		t.Errorf("Add after Close: %v", err)
+	}
+	w.Remove("a")
+}
+
+func TestWatcherLeavesNoDescriptor(t *testing.T) {
+	g := group(t)
+	check(t, g.Create())
+	before := descriptors(t)
+	for range 10 {
+		w, err := cgroups.NewWatcher()
+		check(t, err)
+		check(t, w.Add(g, "a"))
+		check(t, w.Close())
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	check(t, err)
+	return len(entries)
+}
