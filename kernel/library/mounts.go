@@ -1,0 +1,127 @@
+package library
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/solo-os/solo/kernel/manifest"
+	"github.com/solo-os/solo/sandbox/elfdeps"
+)
+
+// closed are the directories where a sandbox has file systems of its own.
+var closed = []string{"/proc", "/sys", "/dev", "/run", "/tmp", "/var/run", "/var/tmp"}
+
+func isClosed(p string) bool {
+	return slices.ContainsFunc(closed, func(dir string) bool { return below(p, dir) })
+}
+
+// rootLinks are the links that every sandbox has in its root.
+var rootLinks = []string{"/bin", "/sbin", "/lib", "/lib64"}
+
+// inside is where a path of the host is inside: what the sandbox's links lead to.
+func inside(p string) string {
+	for _, link := range rootLinks {
+		if below(p, link) {
+			return "/usr" + p
+		}
+	}
+	return p
+}
+
+// libraries are the mounts of a program's closure. Where the root directory of the
+// host has other links than a sandbox, the files are there under both paths.
+func libraries(c elfdeps.Closure) []manifest.Mount {
+	var mounts []manifest.Mount
+	for _, f := range c.Files {
+		mounts = append(mounts, manifest.Mount{Source: f.Source, Target: inside(f.Target)})
+	}
+	for _, l := range c.Links {
+		if slices.Contains(rootLinks, l.Path) {
+			continue
+		}
+		to := path.Join("/", l.Target)
+		for _, f := range c.Files {
+			if below(f.Target, to) {
+				mounts = append(mounts, manifest.Mount{Source: f.Source, Target: l.Path + strings.TrimPrefix(f.Target, to)})
+			}
+		}
+	}
+	return mounts
+}
+
+// expand finds what a pattern of a descriptor stands for, in the order of names. What
+// matches and is a link is there under its own path and under the one it leads to, so
+// that links from elsewhere work too. Nothing there is no error.
+func expand(pattern string) ([]manifest.Mount, error) {
+	dir, last := path.Split(pattern)
+	names := []string{last}
+	if strings.Contains(last, "*") {
+		var err error
+		if names, err = matching(dir, last); err != nil {
+			return nil, err
+		}
+	}
+	var found []manifest.Mount
+	for _, name := range names {
+		p := path.Join(dir, name)
+		real, err := filepath.EvalSymlinks(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		info, err := os.Stat(real)
+		if err != nil {
+			return nil, err
+		}
+		if !info.IsDir() && !info.Mode().IsRegular() {
+			continue
+		}
+		for _, target := range []string{inside(real), inside(p)} {
+			if !isClosed(target) {
+				found = append(found, manifest.Mount{Source: real, Target: target, Directory: info.IsDir()})
+			}
+		}
+	}
+	return found, nil
+}
+
+// matching are the names in a directory that match a pattern with one star.
+func matching(dir, pattern string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	before, after, _ := strings.Cut(pattern, "*")
+	var names []string
+	for _, e := range entries {
+		n := e.Name()
+		if len(n) >= len(before)+len(after) && strings.HasPrefix(n, before) && strings.HasSuffix(n, after) {
+			names = append(names, n)
+		}
+	}
+	return names, nil
+}
+
+// unique keeps the first mount of each target, sorted by target.
+func unique(mounts []manifest.Mount) []manifest.Mount {
+	seen := map[string]bool{}
+	var out []manifest.Mount
+	for _, m := range mounts {
+		if !seen[m.Target] {
+			seen[m.Target] = true
+			out = append(out, m)
+		}
+	}
+	slices.SortFunc(out, func(a, b manifest.Mount) int { return strings.Compare(a.Target, b.Target) })
+	return out
+}
