@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -63,10 +64,11 @@ type Cred struct {
 // Conn is one end of a connection. Send and Receive may be called from different
 // goroutines; neither may be called from two at once.
 type Conn struct {
-	file *os.File
-	raw  syscall.RawConn
-	buf  []byte
-	oob  []byte
+	file   *os.File
+	raw    syscall.RawConn
+	closed atomic.Bool
+	buf    []byte
+	oob    []byte
 }
 
 // Pair makes a connection and returns one end as a Conn and the other as a file
@@ -97,14 +99,21 @@ func RawPair() (a, b *os.File, err error) {
 // also when it fails.
 func FileConn(f *os.File) (*Conn, error) {
 	fd := int(f.Fd()) // this sets the descriptor blocking: undo it below
-	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("control connection: %w", err)
-	}
-	if typ != unix.SOCK_SEQPACKET {
-		_ = f.Close()
-		return nil, fmt.Errorf("control connection: socket type %d is not SOCK_SEQPACKET", typ)
+	for _, want := range []struct {
+		option, value int
+		what          string
+	}{
+		{unix.SO_DOMAIN, unix.AF_UNIX, "AF_UNIX"},
+		{unix.SO_TYPE, unix.SOCK_SEQPACKET, "SOCK_SEQPACKET"},
+	} {
+		v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, want.option)
+		if err == nil && v != want.value {
+			err = fmt.Errorf("socket is not %s", want.what)
+		}
+		if err != nil {
+			_ = f.Close()
+			return nil, fmt.Errorf("control connection: %w", err)
+		}
 	}
 	// A new os.File, so that the runtime's poller takes the descriptor.
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -135,9 +144,21 @@ func (c *Conn) PassCred() error {
 	return errors.Join(cerr, err)
 }
 
-// Close ends the connection. A Receive that is under way returns io.EOF or
-// os.ErrClosed.
-func (c *Conn) Close() error { return c.file.Close() }
+// Close ends the connection; it may be called at any time. Calls that are under way
+// and later ones return os.ErrClosed.
+func (c *Conn) Close() error {
+	c.closed.Store(true)
+	return c.file.Close()
+}
+
+// local is an error of the poller: a deadline, or our own Close, for which a
+// syscall.RawConn has an error of its own.
+func (c *Conn) local(op string, err error) error {
+	if c.closed.Load() {
+		err = os.ErrClosed
+	}
+	return fmt.Errorf("%s: %w", op, err)
+}
 
 // SetReadDeadline bounds the next Receive calls; the zero time removes the bound.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.file.SetReadDeadline(t) }
@@ -198,7 +219,7 @@ func (c *Conn) write(data []byte, files []*os.File, wait bool) error {
 	})
 	switch {
 	case werr != nil:
-		return fmt.Errorf("send: %w", werr)
+		return c.local("send", werr)
 	case err == unix.EAGAIN:
 		return ErrFull
 	case err != nil:
@@ -239,8 +260,13 @@ func hold(files []*os.File) (fds []int, release func(), err error) {
 }
 
 // Receive waits for one message and decodes it into m. The caller owns the
-// returned files. io.EOF says that the peer has closed its end; a *ProtocolError
-// that it sent something unacceptable, whose descriptors are closed already.
+// returned files. io.EOF says that the peer has closed its end, which an empty record
+// cannot be told from; a *ProtocolError that it sent something unacceptable, whose
+// descriptors are closed already.
+//
+// A field that m's protocol does not know is unacceptable wherever it stands. Parts of
+// another protobuf package are not looked into: what the gateway passes on of a
+// client's request is the client's fault, and is answered (UnknownField), not punished.
 func (c *Conn) Receive(m proto.Message) (Files, Cred, error) {
 	data, files, cred, err := c.read()
 	if err != nil {
@@ -251,9 +277,9 @@ func (c *Conn) Receive(m proto.Message) (Files, Cred, error) {
 		files.Close()
 		return nil, cred, &ProtocolError{What: "record is not protobuf"}
 	}
-	if len(m.ProtoReflect().GetUnknown()) > 0 {
+	if field, found := foreign(m.ProtoReflect()); found {
 		files.Close()
-		return nil, cred, &ProtocolError{What: "unknown message"}
+		return nil, cred, &ProtocolError{What: "unknown field " + field}
 	}
 	return files, cred, nil
 }
@@ -268,19 +294,18 @@ func (c *Conn) read() ([]byte, Files, Cred, error) {
 	rerr := c.raw.Read(func(fd uintptr) bool {
 		for {
 			n, oobn, flags, _, err = unix.Recvmsg(int(fd), c.buf, c.oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
-			if err != unix.EINTR {
+			// A peer that closes before it has read everything resets the connection:
+			// the error is reported once, and what the peer had sent is behind it.
+			if err != unix.EINTR && err != unix.ECONNRESET {
 				break
 			}
 		}
 		return err != unix.EAGAIN
 	})
 	if rerr != nil {
-		return nil, nil, Cred{}, fmt.Errorf("receive: %w", rerr)
+		return nil, nil, Cred{}, c.local("receive", rerr)
 	}
 	if err != nil {
-		if err == unix.ECONNRESET {
-			return nil, nil, Cred{}, io.EOF
-		}
 		return nil, nil, Cred{}, fmt.Errorf("receive: %w", err)
 	}
 	files, cred, perr := own(c.oob[:oobn])
