@@ -1,0 +1,49 @@
+//go:build seccomp
+
+// solo-launcher makes shells and compiles seccomp profiles on the kernel's order. It
+// runs as root, started by solod in a mount namespace of its own, with its control
+// connection as descriptor 3 and the program solo-init as descriptor 4.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/opencontainers/runc/libcontainer"
+
+	"github.com/solo-os/solo/ipc"
+	"github.com/solo-os/solo/sandbox/launcher"
+	"github.com/solo-os/solo/seccomp/bpf"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "init" {
+		// libcontainer's second stage: this process becomes solo-init.
+		libcontainer.Init()
+		return
+	}
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "solo-launcher:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	state := flag.String("state", "/run", "directory over which the launcher mounts its own tmpfs, in its own mount namespace")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	}
+	conn, err := ipc.FileConn(os.NewFile(3, "control"))
+	if err != nil {
+		return err
+	}
+	l := &launcher.Launcher{
+		Conn:     conn,
+		Init:     os.NewFile(4, "solo-init"),
+		StateDir: *state,
+		Compile:  bpf.Compile,
+	}
+	return l.Serve()
+}
