@@ -62,13 +62,18 @@ func chain(prev, line []byte) []byte {
 	return h.Sum(nil)
 }
 
+// maxValue bounds one value of a record, in bytes: much of them comes from clients.
 const maxValue = 4096
 
 // quote appends s as a JSON string (RFC 8259); invalid UTF-8 becomes U+FFFD, and
-// what is over maxValue bytes is cut.
+// what is over maxValue bytes is cut before the character that crosses it.
 func quote(b []byte, s string) []byte {
 	if len(s) > maxValue {
-		s = s[:maxValue]
+		n := maxValue
+		for n > maxValue-utf8.UTFMax && !utf8.RuneStart(s[n]) {
+			n--
+		}
+		s = s[:n]
 	}
 	b = append(b, '"')
 	for len(s) > 0 {
