@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,7 +30,8 @@ const Protocol = 1
 // firstListenFD is the first descriptor counted by LISTEN_FDS (sd_listen_fds(3)).
 const firstListenFD = 3
 
-// ErrKernelGone is returned by Serve when the kernel has closed the connection.
+// ErrKernelGone is returned by Send and Serve when the kernel has closed the
+// connection.
 var ErrKernelGone = errors.New("control connection: the kernel is gone")
 
 // Handler takes the kernel's messages, one at a time. It owns the files from the
@@ -55,49 +57,54 @@ func New(conn *ipc.Conn, named map[string]*os.File) *Conn {
 
 // FromEnvironment takes the descriptors that the environment names: SOLO_CONTROL is
 // the number of the control connection, LISTEN_FDS and LISTEN_FDNAMES describe the
-// others. getenv is os.Getenv.
+// others. getenv is os.Getenv. It touches no descriptor unless all of it makes sense.
 func FromEnvironment(getenv func(string) string) (*Conn, error) {
-	fd, err := strconv.Atoi(getenv("SOLO_CONTROL"))
-	if err != nil || fd < 0 {
-		return nil, fmt.Errorf("SOLO_CONTROL %q is not a descriptor", getenv("SOLO_CONTROL"))
-	}
-	named, err := listenFiles(getenv("LISTEN_FDS"), getenv("LISTEN_FDNAMES"))
+	names, err := listenNames(getenv("LISTEN_FDS"), getenv("LISTEN_FDNAMES"))
 	if err != nil {
 		return nil, err
+	}
+	fd, err := strconv.Atoi(getenv("SOLO_CONTROL"))
+	if err != nil || fd < firstListenFD || fd > maxFD {
+		return nil, fmt.Errorf("SOLO_CONTROL %.80q is not a descriptor", getenv("SOLO_CONTROL"))
+	}
+	if fd < firstListenFD+len(names) {
+		return nil, fmt.Errorf("SOLO_CONTROL %d is one of the %d descriptors of LISTEN_FDS", fd, len(names))
 	}
 	conn, err := ipc.FileConn(os.NewFile(uintptr(fd), "control"))
 	if err != nil {
-		for _, f := range named {
-			_ = f.Close()
-		}
 		return nil, err
+	}
+	named := make(map[string]*os.File, len(names))
+	for i, name := range names {
+		unix.CloseOnExec(firstListenFD + i)
+		named[name] = os.NewFile(uintptr(firstListenFD+i), name)
 	}
 	return New(conn, named), nil
 }
 
-// listenFiles reads sd_listen_fds(3)'s two variables. LISTEN_PID is not looked at:
+// maxFD bounds a descriptor's number; fs.nr_open is never higher.
+const maxFD = 1 << 30
+
+// listenNames reads sd_listen_fds(3)'s two variables. LISTEN_PID is not looked at:
 // the number was set outside this process's namespace.
-func listenFiles(count, names string) (map[string]*os.File, error) {
-	if count == "" {
+func listenNames(count, names string) ([]string, error) {
+	if count == "" || count == "0" {
 		return nil, nil
 	}
 	n, err := strconv.Atoi(count)
 	if err != nil || n < 0 || n > ipc.MaxFiles {
-		return nil, fmt.Errorf("LISTEN_FDS %q is not a number of descriptors", count)
+		return nil, fmt.Errorf("LISTEN_FDS %.80q is not a number of descriptors", count)
 	}
 	list := strings.Split(names, ":")
-	if n > 0 && len(list) != n {
+	if len(list) != n {
 		return nil, fmt.Errorf("LISTEN_FDNAMES has %d names for %d descriptors", len(list), n)
 	}
-	named := make(map[string]*os.File, n)
-	for i := range n {
-		if named[list[i]] != nil {
-			return nil, fmt.Errorf("LISTEN_FDNAMES has the name %q twice", list[i])
+	for i, name := range list {
+		if slices.Contains(list[:i], name) {
+			return nil, fmt.Errorf("LISTEN_FDNAMES has the name %.80q twice", name)
 		}
-		unix.CloseOnExec(firstListenFD + i)
-		named[list[i]] = os.NewFile(uintptr(firstListenFD+i), list[i])
 	}
-	return named, nil
+	return list, nil
 }
 
 // Take returns the inherited descriptor of that name, or nil. The caller owns it;
@@ -114,7 +121,11 @@ func (c *Conn) Take(name string) *os.File {
 func (c *Conn) Send(m *controlv1.FromService) error {
 	c.send.Lock()
 	defer c.send.Unlock()
-	return c.conn.Send(m)
+	err := c.conn.Send(m)
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return ErrKernelGone
+	}
+	return err
 }
 
 // Ready tells the kernel that the service is ready.
