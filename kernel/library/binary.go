@@ -95,7 +95,7 @@ func (l *Library) elfProblem(f *os.File, err error) error {
 		library      *elfdeps.LibraryError
 	)
 	switch {
-	case errors.As(err, &missing), errors.As(err, &library), errors.Is(err, elfdeps.ErrTooMany):
+	case errors.As(err, &missing), errors.As(err, &library), errors.Is(err, elfdeps.ErrTooMany), errors.Is(err, elfdeps.ErrTooLong):
 		return problemf("library", "%s", clip(err.Error()))
 	case errors.As(err, &interpreter):
 		return problemf("interpreter", "%s", clip(err.Error()))

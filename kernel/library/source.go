@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/solo-os/solo/kernel/manifest"
@@ -114,7 +115,7 @@ func runtimeCode(r *controlv1.Runtime) (manifest.Code, error) {
 		return manifest.Code{}, err
 	}
 	code := manifest.Code{
-		Runtime: name, Program: inside(program), Argv: r.GetArgv(), Env: r.GetEnv(),
+		Runtime: name, Program: inside(program), Argv: slices.Clone(r.GetArgv()), Env: slices.Clone(r.GetEnv()),
 		Profile: r.GetSeccompProfile(), StartupTimeoutMs: r.GetStartupTimeoutMs(),
 	}
 	code.Mounts = []manifest.Mount{{Source: program, Target: code.Program}}

@@ -14,6 +14,8 @@ var (
 	ErrMalformed = errors.New("malformed ELF file")
 	// ErrTooMany is a program that needs more than MaxFiles files.
 	ErrTooMany = fmt.Errorf("needs more than %d libraries", MaxFiles)
+	// ErrTooLong is a program whose search directories and links are too many.
+	ErrTooLong = errors.New("the search for libraries takes too many steps")
 )
 
 // ArchitectureError is a program for another machine.

@@ -30,10 +30,7 @@ const (
 	maxLooks = 50_000
 )
 
-var (
-	errAbsent  = errors.New("not found")
-	errTooLong = errors.New("the search for libraries takes too many steps")
-)
+var errAbsent = errors.New("not found")
 
 // view is the host as an unprivileged user sees it, for the time of one Resolve.
 type view struct {
@@ -152,7 +149,7 @@ func (v *view) walk(at, rest string, links *int) (string, error) {
 
 func (v *view) look(p string) (fs.FileMode, error) {
 	if v.looks++; v.looks > maxLooks {
-		return 0, errTooLong
+		return 0, ErrTooLong
 	}
 	info, err := os.Lstat(path.Join(v.root, p))
 	if err != nil {

@@ -20,7 +20,7 @@ func resolveFile(t *testing.T, program, at string, host elfdeps.Host) (elfdeps.C
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	return elfdeps.Resolve(f, at, host)
 }
 

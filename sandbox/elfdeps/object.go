@@ -136,6 +136,9 @@ func readInterp(r io.ReaderAt, s segment) (string, error) {
 		return "", malformed("interpreter name is not terminated")
 	}
 	name, _, _ := bytes.Cut(b, []byte{0})
+	if len(name) == 0 {
+		return "", malformed("interpreter without a name")
+	}
 	return string(name), nil
 }
 

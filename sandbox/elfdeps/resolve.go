@@ -45,9 +45,9 @@ type Closure struct {
 // $ORIGIN are left out. It opens and closes files of the host and may block on the
 // file system.
 //
-// Errors: ErrScript, ErrNotELF, ErrMalformed, ErrTooMany, *ArchitectureError,
-// *NotExecutableError, *InterpreterError, *MissingLibraryError, *LibraryError, or
-// what the program's reader returned.
+// Errors: ErrScript, ErrNotELF, ErrMalformed, ErrTooMany, ErrTooLong,
+// *ArchitectureError, *NotExecutableError, *InterpreterError, *MissingLibraryError,
+// *LibraryError, or what the program's reader returned.
 func Resolve(program io.ReaderAt, file string, host Host) (Closure, error) {
 	m, err := host.machine()
 	if err != nil {
@@ -213,7 +213,8 @@ func (s *search) load(name string, by *node) (*node, error) {
 	if missing.NeededBy == "" {
 		missing.NeededBy = "the program"
 	}
-	opened, err := name, error(nil)
+	var opened string
+	var err error
 	if strings.Contains(name, "/") {
 		paths := s.expand(name, by)
 		if len(paths) == 0 {
