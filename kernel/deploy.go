@@ -1,0 +1,355 @@
+package kernel
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/solo-os/solo/ipc"
+	"github.com/solo-os/solo/kernel/control"
+	"github.com/solo-os/solo/kernel/manifest"
+	"github.com/solo-os/solo/kernel/store"
+	controlv1 "github.com/solo-os/solo/proto/solo/control/v1"
+	solov1 "github.com/solo-os/solo/proto/solo/v1"
+)
+
+// contents are the memfds that came with a deployment.
+type contents struct {
+	code  *os.File
+	files map[int]*os.File
+}
+
+func (c contents) close() {
+	if c.code != nil {
+		_ = c.code.Close()
+	}
+	for _, f := range c.files {
+		_ = f.Close()
+	}
+}
+
+func (c contents) announced() manifest.Contents {
+	out := manifest.Contents{Code: c.code != nil, Files: map[int]bool{}}
+	for i := range c.files {
+		out.Files[i] = true
+	}
+	return out
+}
+
+// unpack gives each descriptor its place. It owns files; a gateway that counts wrong
+// has failed.
+func unpack(op *controlv1.DeployOp, files ipc.Files) (contents, error) {
+	c := contents{files: map[int]*os.File{}}
+	want := len(op.GetFileContents())
+	if op.GetHasCode() {
+		want++
+	}
+	if len(files) != want {
+		files.Close()
+		return c, &ipc.ProtocolError{What: fmt.Sprintf("deployment with %d descriptors, %d are announced", len(files), want)}
+	}
+	if op.GetHasCode() {
+		c.code, files = files[0], files[1:]
+	}
+	for i, n := range op.GetFileContents() {
+		if c.files[int(n)] != nil {
+			c.close()
+			files[i:].Close()
+			return contents{}, &ipc.ProtocolError{What: "deployment with two contents for one file"}
+		}
+		c.files[int(n)] = files[i]
+	}
+	return c, nil
+}
+
+// deploy makes a service of a manifest:
+//
+//	validate ─▶ store contents, make the plan ─▶ open ports ─▶ commit ─┬─▶ release ─▶ answer
+//	            (beside the owner)                          └▶ launch ─┘
+func (k *Kernel) deploy(r *request, op *controlv1.DeployOp, files ipc.Files) error {
+	c, err := unpack(op, files)
+	if err != nil {
+		return err
+	}
+	m, violations := manifest.Validate(op.GetRequest(), c.announced())
+	if violations != nil {
+		c.close()
+		r.refuse(control.Invalid(violations))
+		return nil
+	}
+	k.admit(r, m, c, func(plan manifest.Plan) { k.install(r, m, plan) })
+	return nil
+}
+
+// admit checks what can be checked without a plan, reserves the name, and has the
+// plan made.
+func (k *Kernel) admit(r *request, m *solov1.DeployRequest, c contents, then func(manifest.Plan)) {
+	name, id := m.GetName(), m.GetRequestId()
+	if follow, busy := k.api.following[id]; id != "" && busy {
+		// The same request is being answered: look again when it has been.
+		k.api.following[id] = append(follow, func() { k.admit(r, m, c, then) })
+		return
+	}
+	_, repeated := k.api.answered[id]
+	if !m.GetValidateOnly() && !repeated {
+		if err := k.room(name); err != nil {
+			c.close()
+			r.refuse(err)
+			return
+		}
+		k.reserved[name] = true
+		if id != "" {
+			k.api.following[id] = []func(){}
+		}
+	}
+	release := func() {
+		if !m.GetValidateOnly() && !repeated {
+			delete(k.reserved, name)
+		}
+	}
+	go func() {
+		err := k.storeContents(m, c)
+		c.close()
+		var plan manifest.Plan
+		if err == nil {
+			plan, err = k.makePlan(m)
+		}
+		k.post(func() {
+			release()
+			switch {
+			case err != nil:
+				r.refuse(err)
+				k.api.settle(id)
+			case m.GetValidateOnly():
+				r.answer(&controlv1.Response{Result: &controlv1.Response_Deploy{Deploy: &solov1.DeployResponse{Plan: plan.Proto()}}})
+			case repeated:
+				k.repeat(r, m)
+			case k.ending.begun:
+				r.refuse(errShuttingDown())
+				k.api.settle(id)
+			default:
+				then(plan)
+			}
+		})
+	}()
+}
+
+// settle lets those go on who wait for the answer to a request id.
+func (a *api) settle(id string) {
+	waiting := a.following[id]
+	delete(a.following, id)
+	for _, f := range waiting {
+		f()
+	}
+}
+
+// room says why a name cannot be deployed now.
+func (k *Kernel) room(name string) error {
+	if k.services[name] != nil || k.reserved[name] {
+		return control.Errorf(control.AlreadyExists, "NAME_TAKEN", "name: the service %q exists; choose another name, or delete it first", name).With("service", name)
+	}
+	n := len(k.reserved)
+	for _, s := range k.services {
+		if s.tier == tierUser {
+			n++
+		}
+	}
+	if limit := k.maxServices(); n >= limit {
+		return control.Errorf(control.ResourceExhausted, "RESOURCE_EXHAUSTED", "%d services exist, which is the limit max_services", limit).
+			With("resource", "services").With("limit", strconv.Itoa(limit))
+	}
+	return nil
+}
+
+// storeContents replaces contents by the digests under which they are kept.
+func (k *Kernel) storeContents(m *solov1.DeployRequest, c contents) error {
+	if c.code != nil {
+		digest, _, err := k.code.Put(c.code, manifest.MaxCodeBytes)
+		if err != nil {
+			return fmt.Errorf("store source.code: %w", err)
+		}
+		m.GetSource().Artifact, m.GetSource().Code = digest, ""
+	} else if src := m.GetSource(); src.GetCode() != "" {
+		// Inside the message only when it is tiny: the gateway moves it out.
+		return control.Invalid([]manifest.Violation{{Field: "source.code", Description: "came inside the control message"}})
+	}
+	left := int64(manifest.MaxFileBytes)
+	for i, f := range c.files {
+		digest, size, err := k.code.Put(f, left)
+		if err != nil {
+			return fmt.Errorf("store files[%d]: %w", i, err)
+		}
+		left -= size
+		m.GetFiles()[i].Artifact, m.GetFiles()[i].Content = digest, nil
+	}
+	return nil
+}
+
+// makePlan finds out about the code and makes the plan. It blocks on the file system
+// and is not for the owner.
+func (k *Kernel) makePlan(m *solov1.DeployRequest) (manifest.Plan, error) {
+	code, err := k.code.Resolve(m)
+	if err != nil {
+		return manifest.Plan{}, err
+	}
+	plan, violations := manifest.Make(m, code)
+	if violations != nil {
+		return manifest.Plan{}, control.Invalid(violations)
+	}
+	return plan, nil
+}
+
+// digestOf identifies a manifest whatever way it is asked for.
+func digestOf(m *solov1.DeployRequest) []byte {
+	m = proto.CloneOf(m)
+	m.RequestId, m.Wait = "", false
+	data, err := (proto.MarshalOptions{Deterministic: true}).Marshal(m)
+	if err != nil {
+		return nil
+	}
+	sum := sha256.Sum256(data)
+	return sum[:]
+}
+
+// repeat answers a request id that has been answered before.
+func (k *Kernel) repeat(r *request, m *solov1.DeployRequest) {
+	known := k.api.answered[m.GetRequestId()]
+	if string(known.GetDigest()) != string(digestOf(m)) {
+		r.refuse(control.Errorf(control.AlreadyExists, "REQUEST_ID_REUSED", "request_id %q was used for another manifest", m.GetRequestId()))
+		return
+	}
+	s := k.services[m.GetName()]
+	if s != nil && s.rec.GetServiceId() == known.GetResponse().GetServiceId() {
+		k.deployed(r, s, m.GetWait())
+		return
+	}
+	r.answer(&controlv1.Response{Result: &controlv1.Response_Deploy{Deploy: proto.CloneOf(known.GetResponse())}})
+}
+
+// install makes the service, from the opening of its ports on.
+func (k *Kernel) install(r *request, m *solov1.DeployRequest, plan manifest.Plan) {
+	wait := m.GetWait()
+	s := &service{k: k, name: m.GetName(), tier: tierUser, plan: plan, busy: true, rec: &controlv1.ServiceRecord{
+		ServiceId: newID(), Manifest: m, Version: 1, Desired: desiredRunning, DeployedAtUnixNano: time.Now().UnixNano(),
+		CodeDigest: plan.Code.Digest, Runtime: plan.Code.Runtime,
+	}}
+	k.services[s.name] = s
+	k.ports.open(s, func(err error) {
+		if err != nil {
+			s.forget()
+			r.refuse(err)
+			k.api.settle(m.GetRequestId())
+			return
+		}
+		change := store.Change{PutService: s.change(), Audit: []store.Entry{{
+			Operation: "deploy", Actor: r.actor, Object: s.name, Result: "ok", Detail: deployFacts(s),
+		}}}
+		if id := m.GetRequestId(); id != "" {
+			rec := &controlv1.RequestRecord{Digest: digestOf(m), TimeUnixNano: s.rec.GetDeployedAtUnixNano(), Response: &solov1.DeployResponse{
+				ServiceId: s.rec.GetServiceId(), Version: 1, State: stateStarting, Plan: s.plan.Proto(),
+			}}
+			change.PutRequest = &store.RequestChange{ID: id, Record: rec}
+		}
+		k.record.commit(change, func(err error) {
+			if err != nil {
+				s.rec.Desired = desiredStopped
+				s.kill(reasonKilled)
+				s.wait(ended, s.forget)
+				r.refuse(err)
+				k.api.settle(m.GetRequestId())
+				return
+			}
+			s.durable = true
+			k.system.deployments++
+			if change.PutRequest != nil {
+				k.api.answered[change.PutRequest.ID] = change.PutRequest.Record
+				k.api.settle(change.PutRequest.ID)
+			}
+			for _, sl := range s.slots {
+				if sl.inst != nil {
+					k.release(sl.inst)
+				}
+			}
+			k.deployed(r, s, wait)
+		})
+		k.event(s, nil, &solov1.Event{Type: "deployed"})
+		s.launch()
+	})
+}
+
+// deployed answers a deployment, when it is ready or has failed if that is asked for.
+func (k *Kernel) deployed(r *request, s *service, wait bool) {
+	tell := func() {
+		resp := &solov1.DeployResponse{ServiceId: s.rec.GetServiceId(), Version: s.rec.GetVersion(), Plan: s.plan.Proto()}
+		resp.State, resp.Reason = s.state(), s.rec.GetReason()
+		if wait {
+			resp.StartupMs = milliseconds(k.uptime() - r.at)
+		}
+		r.answer(&controlv1.Response{Result: &controlv1.Response_Deploy{Deploy: resp}})
+	}
+	if !wait {
+		tell()
+		return
+	}
+	s.wait(settled, tell)
+}
+
+// deployFacts are what the audit log keeps of a deployment.
+func deployFacts(s *service) [][2]string {
+	res := s.resources()
+	facts := [][2]string{
+		{"service_id", s.rec.GetServiceId()}, {"version", strconv.FormatUint(s.rec.GetVersion(), 10)},
+		{"code", s.rec.GetCodeDigest()}, {"runtime", s.rec.GetRuntime()}, {"program", s.plan.Code.Program},
+		{"seccomp", s.plan.Code.Profile}, {"memory", strconv.FormatUint(res.GetMaxMemoryBytes(), 10)},
+		{"processes", strconv.FormatUint(uint64(res.GetMaxProcesses()), 10)},
+	}
+	for _, p := range s.plan.Ports {
+		facts = append(facts, [2]string{"port " + p.GetListen(), strconv.FormatUint(uint64(p.GetTo()), 10)})
+	}
+	return facts
+}
+
+// storeArtifact keeps an upload.
+func (k *Kernel) storeArtifact(r *request, op *controlv1.StoreArtifactOp, files ipc.Files) error {
+	if len(files) != 1 {
+		files.Close()
+		return &ipc.ProtocolError{What: fmt.Sprintf("upload with %d descriptors", len(files))}
+	}
+	go func() {
+		digest, size, err := k.code.Put(files[0], int64(k.maxUpload()))
+		files.Close()
+		k.post(func() {
+			switch {
+			case err != nil:
+				r.refuse(err)
+				return
+			case uint64(size) != op.GetSize():
+				r.refuse(control.Errorf(control.Internal, "INTERNAL", "upload of %d bytes arrived with %d", op.GetSize(), size))
+				return
+			}
+			k.record.commit(store.Change{Audit: []store.Entry{{
+				Operation: "upload", Actor: r.actor, Object: digest, Result: "ok", Detail: [][2]string{{"size", strconv.FormatInt(size, 10)}},
+			}}}, func(err error) {
+				if err != nil {
+					r.refuse(err)
+					return
+				}
+				r.answer(&controlv1.Response{Result: &controlv1.Response_Stored{Stored: &solov1.UploadResponse{Digest: digest, Size: uint64(size)}}})
+			})
+		})
+	}()
+	return nil
+}
+
+// newID names a service for ever.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,104 @@
+package kernel
+
+import (
+	"errors"
+	"os"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/solo-os/solo/ipc"
+)
+
+// peerQueue is how many messages may wait for a peer that does not read.
+const peerQueue = 4096
+
+var errPeerFull = errors.New("peer does not read its control connection")
+
+// peer is one connection with a queue, so that the owner never waits for a reader.
+type peer struct {
+	conn *ipc.Conn
+
+	mu     sync.Mutex
+	wake   chan struct{}
+	queue  []outgoing
+	closed bool
+}
+
+type outgoing struct {
+	m     proto.Message
+	files ipc.Files
+}
+
+// newPeer takes the connection over.
+func newPeer(conn *ipc.Conn) *peer {
+	p := &peer{conn: conn, wake: make(chan struct{}, 1)}
+	go p.write()
+	return p
+}
+
+// send queues a message. It takes ownership of the files, whatever happens, and never
+// blocks.
+func (p *peer) send(m proto.Message, files ...*os.File) error {
+	if p == nil {
+		ipc.Files(files).Close()
+		return os.ErrClosed
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed:
+		ipc.Files(files).Close()
+		return os.ErrClosed
+	case len(p.queue) >= peerQueue:
+		ipc.Files(files).Close()
+		return errPeerFull
+	}
+	p.queue = append(p.queue, outgoing{m, files})
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (p *peer) write() {
+	for range p.wake {
+		for {
+			p.mu.Lock()
+			if p.closed || len(p.queue) == 0 {
+				p.mu.Unlock()
+				break
+			}
+			next := p.queue[0]
+			p.queue = p.queue[1:]
+			p.mu.Unlock()
+			err := p.conn.Send(next.m, next.files...)
+			next.files.Close()
+			if err != nil {
+				// The reader of this connection sees its end too, and reports it.
+				p.close()
+				return
+			}
+		}
+	}
+}
+
+// close ends the connection and drops what waits. It may be called twice.
+func (p *peer) close() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	p.closed = true
+	for _, o := range p.queue {
+		o.files.Close()
+	}
+	p.queue = nil
+	_ = p.conn.Close()
+	close(p.wake)
+}
