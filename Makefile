@@ -40,7 +40,7 @@ SOLO_REQUIRE ?= root,cgroup,userns,seccomp,landlock,python,redis,tools
 VM_PACKAGES ?= ./cgroups $(if $(wildcard test/e2e/*_test.go),./test/e2e)
 
 .PHONY: help demo test test-unit test-long test-vm check lint generate bench tcb fuzz \
-	build install clean bootstrap runtimes
+	build install clean bootstrap programs
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -51,19 +51,22 @@ bootstrap: ## install what a fresh Debian with Go and make lacks
 demo: build ## install, build, boot Solo and show it at work
 	@scripts/demo.sh
 
-build: bootstrap $(if $(INIT_SRC),$(BIN)/solo-init) runtimes ## all programs into bin/
+build: bootstrap ## all programs into bin/
+	@$(MAKE) --no-print-directory programs
+
+# The programs alone, without looking for what is needed to build them.
+programs: $(if $(INIT_SRC),$(BIN)/solo-init)
+	@mkdir -p $(BIN)/test
 	$(if $(PURE),CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)" -o $(BIN)/ $(addprefix ./cmd/,$(PURE)))
 	$(if $(filter solo-launcher,$(PROGRAMS)),CGO_ENABLED=1 $(GO) build -trimpath -buildvcs=false -tags "$(TAGS)" \
 		-ldflags '$(LDFLAGS) -linkmode external -extldflags -static' -o $(BIN)/solo-launcher ./cmd/solo-launcher)
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(BIN)/test/victim ./test/victim
+	@# solod looks for the runtime descriptors beside the programs.
+	@if [ -d runtimes ]; then rm -rf $(BIN)/runtimes && cp -r runtimes $(BIN)/runtimes; fi
 
-$(BIN)/solo-init: $(INIT_SRC) $(INIT_HDR) Makefile | bootstrap
+$(BIN)/solo-init: $(INIT_SRC) $(INIT_HDR) Makefile
 	@mkdir -p $(BIN)
 	$(MUSL_CC) $(INIT_CFLAGS) -o $@ $(INIT_SRC)
-
-# solod looks for the runtime descriptors beside the programs.
-runtimes:
-	@mkdir -p $(BIN)/runtimes
-	@if [ -d runtimes ]; then rm -rf $(BIN)/runtimes && cp -r runtimes $(BIN)/runtimes; fi
 
 test: test-unit test-vm ## all tests, on this host and in the VM
 
