@@ -185,3 +185,10 @@ func texts(all []*solov1.WatchResponse) []string {
 	}
 	return list
 }
+
+func write(t *testing.T, f *os.File, text string) {
+	t.Helper()
+	if _, err := f.WriteString(text); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -235,7 +235,7 @@ func newNotes(f *os.File) note {
 		defer mu.Unlock()
 		if now := time.Now(); now.Sub(last) >= time.Second {
 			last = now
-			fmt.Fprintln(f, clip("solo-monitor: "+fmt.Sprintf(format, args...), 500))
+			_, _ = fmt.Fprintln(f, clip("solo-monitor: "+fmt.Sprintf(format, args...), 500))
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package monitor
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,9 +18,9 @@ func TestLogsAndEvents(t *testing.T) {
 	out := k.pipe(&controlv1.LogSource{Service: "team/web", Instance: "i1", Stream: "stdout", Rate: 1 << 20, Tier: "user"})
 	s := k.watch(&solov1.WatchRequest{Service: "team/web", Since: "start"}, "")
 	first := s.next()
-	fmt.Fprint(out, "hello\nwor")
+	write(t, out, "hello\nwor")
 	second := s.next()
-	fmt.Fprint(out, "ld\n\xff\x1b[31m")
+	write(t, out, "ld\n\xff\x1b[31m")
 	if err := out.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -86,7 +86,7 @@ func newSource(st *store, m *controlv1.LogSource, f *os.File, dropped func(int))
 // run reads until the end of the pipe, or until ctx ends; what is in the pipe then
 // stays there for the next reader.
 func (s *source) run(ctx context.Context) {
-	defer s.pipe.Close()
+	defer func() { _ = s.pipe.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = s.pipe.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for {
@@ -209,7 +209,7 @@ func (s *source) flush() {
 // pollable makes f non-blocking and hands it to the runtime's poller, so that a read
 // ends when it is told to. It takes f over.
 func pollable(f *os.File) (*os.File, error) {
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, err

@@ -157,7 +157,7 @@ func cut(path string, size int64) error {
 	if err != nil {
 		return fmt.Errorf("cut a torn log file: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if err := f.Truncate(size); err != nil {
 		return fmt.Errorf("cut a torn log file: %w", err)
 	}
@@ -202,19 +202,15 @@ func (t *track) append(records []record, limit int64) (stored int, err error) {
 // write appends encoded records to the last segment, or to a new one if they do not
 // fit.
 func (t *track) write(data []byte, first, last uint64, room, limit int64) error {
-	var s segment
-	fresh := true
-	if n := len(t.segments); n > 0 {
-		s = t.segments[n-1]
-		fresh = s.size+int64(len(data)) > room
-	}
-	if fresh {
-		s = segment{first: first}
+	s, keep, fresh := segment{first: first}, 0, true
+	if n := len(t.segments); n > 0 && t.segments[n-1].size+int64(len(data)) <= room {
+		s, keep, fresh = t.segments[n-1], 1, false
+	} else {
 		data = append(append(make([]byte, 0, len(t.header)+len(data)), t.header...), data...)
-		for len(t.segments) > 0 && t.size()+int64(len(data)) > limit {
-			if err := t.drop(); err != nil {
-				return err
-			}
+	}
+	for len(t.segments) > keep && t.size()+int64(len(data)) > limit {
+		if err := t.drop(); err != nil {
+			return err
 		}
 	}
 	if err := t.put(s, data, fresh); err != nil {
@@ -247,7 +243,7 @@ func (t *track) put(s segment, data []byte, fresh bool) error {
 	if err != nil {
 		return fmt.Errorf("store log: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if _, err := f.WriteAt(data, s.size); err != nil {
 		if fresh {
 			_ = os.Remove(path)
@@ -351,7 +347,7 @@ func (s *scanner) fill(need int) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if cap(s.buf) < scanBytes {
 		s.buf = make([]byte, scanBytes)
 	}
