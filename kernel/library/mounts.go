@@ -83,10 +83,9 @@ func expand(pattern string) ([]manifest.Mount, error) {
 		if !info.IsDir() && !info.Mode().IsRegular() {
 			continue
 		}
-		for _, target := range []string{inside(real), inside(p)} {
-			if !isClosed(target) {
-				found = append(found, manifest.Mount{Source: real, Target: target, Directory: info.IsDir()})
-			}
+		found = append(found, manifest.Mount{Source: real, Target: inside(real), Directory: info.IsDir()})
+		if real != p {
+			found = append(found, manifest.Mount{Source: real, Target: inside(p), Directory: info.IsDir()})
 		}
 	}
 	return found, nil

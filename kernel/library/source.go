@@ -124,7 +124,12 @@ func runtimeCode(r *controlv1.Runtime) (manifest.Code, error) {
 		if err != nil {
 			return manifest.Code{}, unavailable(name, "%v", err)
 		}
-		code.Mounts = append(code.Mounts, found...)
+		for _, m := range found {
+			// A link may lead to where the sandbox has a file system of its own.
+			if !isClosed(m.Target) {
+				code.Mounts = append(code.Mounts, m)
+			}
+		}
 	}
 	if r.GetLibraries() {
 		f, err := os.Open(program)
