@@ -8,11 +8,12 @@ package manifest
 
 import (
 	"fmt"
-	"net/netip"
+	"maps"
 	"path"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	solov1 "github.com/solo-os/solo/proto/solo/v1"
 	"google.golang.org/protobuf/proto"
@@ -23,15 +24,21 @@ const (
 	MaxSegments     = 4
 	MaxRequestID    = 128
 	MaxEnvArgBytes  = 32 << 10
+	MaxArgs         = 1024
+	MaxEnv          = 1024
 	MaxCodeBytes    = 1 << 20
 	MaxFiles        = 64
 	MaxFileBytes    = 16 << 20
 	MaxPath         = 1024
+	MaxComponent    = 255
 	MaxUses         = 64
 	MaxReplicas     = 32
 	MaxProbeArgs    = 64
 	DefaultTimeout  = 100
 	DefaultShutdown = 30_000
+	// MaxViolations bounds the answer to a manifest that is wrong all over: the rest
+	// is counted in one more.
+	MaxViolations = 64
 )
 
 // Violation is one thing that is wrong with one field.
@@ -82,25 +89,50 @@ func CheckDigest(d string) string {
 	return ""
 }
 
-// clip shortens hostile text for a message.
+// clip shortens hostile text for a message, between two characters.
 func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "…"
+	const most = 80
+	if len(s) <= most {
+		return s
 	}
-	return s
+	n := most
+	for n > most-utf8.UTFMax && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "…"
 }
 
-type checker struct{ found []Violation }
+type checker struct {
+	found []Violation
+	// more counts those over MaxViolations.
+	more int
+}
 
 func (c *checker) add(field, format string, args ...any) {
+	if len(c.found) == MaxViolations {
+		c.more++
+		return
+	}
 	c.found = append(c.found, Violation{Field: field, Description: fmt.Sprintf(format, args...)})
+}
+
+// violations are what was found, in the order of the checks.
+func (c *checker) violations() []Violation {
+	if c.more > 0 {
+		c.found = append(c.found, Violation{Field: "*", Description: fmt.Sprintf("and %d more", c.more)})
+	}
+	return c.found
 }
 
 // Validate returns the request in its normal form: restart, replicas, file modes and
 // resources filled in (but for the startup timeout, whose default is the runtime's).
-// It returns every violation it finds, and then no manifest. It does not change req.
+// It returns the violations it finds, at most MaxViolations and one that counts the
+// rest, and then no manifest. It does not change req.
 func Validate(req *solov1.DeployRequest, with Contents) (*solov1.DeployRequest, []Violation) {
 	m := proto.CloneOf(req)
+	if m == nil {
+		m = &solov1.DeployRequest{}
+	}
 	c := &checker{}
 	if why := CheckName(m.GetName()); why != "" {
 		c.add("name", "%s", why)
@@ -127,11 +159,15 @@ func Validate(req *solov1.DeployRequest, with Contents) (*solov1.DeployRequest, 
 	if m.GetReplicas() > MaxReplicas {
 		c.add("replicas", "%d is over the limit of %d", m.GetReplicas(), MaxReplicas)
 	}
-	if len(c.found) > 0 {
-		return nil, c.found
+	if found := c.violations(); len(found) > 0 {
+		return nil, found
 	}
 	return m, nil
 }
+
+// inline is what is wrong with a content in the request itself: the gateway has moved
+// all of them out, into descriptors.
+const inline = "came inside the control message"
 
 func (c *checker) code(m *solov1.DeployRequest, with Contents) {
 	if with.Code && m.GetSource() == nil {
@@ -148,6 +184,9 @@ func (c *checker) code(m *solov1.DeployRequest, with Contents) {
 		}
 		if !fileName.MatchString(s.GetFile()) {
 			c.add("source.file", "%q is not a plain file name of at most 128 characters", clip(s.GetFile()))
+		}
+		if s.GetCode() != "" {
+			c.add("source.code", inline)
 		}
 		c.one("source", with.Code || s.GetCode() != "", s.GetArtifact(), "code")
 	case *solov1.DeployRequest_Bytecode:
@@ -196,61 +235,19 @@ func (c *checker) path(field, p string) bool {
 		c.add(field, "%q is not absolute", clip(p))
 	case len(p) > MaxPath:
 		c.add(field, "is %d bytes, at most %d are allowed", len(p), MaxPath)
-	case strings.ContainsRune(p, 0):
-		c.add(field, "contains a NUL byte")
+	case strings.ContainsFunc(p, isControl):
+		c.add(field, "%q contains a control character", clip(p))
 	case path.Clean(p) != p || p == "/":
 		c.add(field, "%q is not a clean path", clip(p))
+	case slices.ContainsFunc(strings.Split(p, "/"), func(name string) bool { return len(name) > MaxComponent }):
+		c.add(field, "%q has a name of over %d bytes", clip(p), MaxComponent)
 	default:
 		return true
 	}
 	return false
 }
 
-// closed are the directories whose content is Solo's.
-var closed = []string{"/proc", "/dev", "/tmp", "/run", "/sys"}
-
-func (c *checker) files(m *solov1.DeployRequest, with Contents) {
-	if len(m.GetFiles()) > MaxFiles {
-		c.add("files", "%d files are over the limit of %d", len(m.GetFiles()), MaxFiles)
-		return
-	}
-	seen := map[string]bool{}
-	for i, f := range m.GetFiles() {
-		field := fmt.Sprintf("files[%d]", i)
-		if c.path(field+".path", f.GetPath()) {
-			for _, dir := range closed {
-				if f.GetPath() == dir || strings.HasPrefix(f.GetPath(), dir+"/") {
-					c.add(field+".path", "lies below %s, which is Solo's", dir)
-				}
-			}
-			if seen[f.GetPath()] {
-				c.add(field+".path", "%q is there twice", clip(f.GetPath()))
-			}
-			seen[f.GetPath()] = true
-		}
-		if f.GetFrom() != "" {
-			c.add(field+".from", "is for manifests that solo-ctl sends; give content or artifact")
-		}
-		if f.GetMode() == "" {
-			f.Mode = "0444"
-		}
-		if bits, err := strconv.ParseUint(f.GetMode(), 8, 32); err != nil || bits > 0o777 {
-			c.add(field+".mode", "%q is not octal permission bits up to 0777", clip(f.GetMode()))
-		}
-		if with.Files[i] && f.GetArtifact() != "" {
-			c.add(field, "has both content and artifact")
-		} else if f.GetArtifact() != "" {
-			if why := CheckDigest(f.GetArtifact()); why != "" {
-				c.add(field+".artifact", "%s", why)
-			}
-		}
-	}
-	for i := range with.Files {
-		if i < 0 || i >= len(m.GetFiles()) {
-			c.add("files", "content for file %d of %d", i, len(m.GetFiles()))
-		}
-	}
-}
+func isControl(r rune) bool { return r < 0x20 || r == 0x7f }
 
 // Args are the arguments after the program's name.
 func Args(m *solov1.DeployRequest) []string {
@@ -267,18 +264,27 @@ func Args(m *solov1.DeployRequest) []string {
 
 func (c *checker) environment(m *solov1.DeployRequest) {
 	total := 0
+	if n := len(Args(m)); n > MaxArgs {
+		c.add("args", "%d are over the limit of %d", n, MaxArgs)
+		return
+	}
+	if n := len(m.GetEnv()); n > MaxEnv {
+		c.add("env", "%d variables are over the limit of %d", n, MaxEnv)
+		return
+	}
 	for i, a := range Args(m) {
 		total += len(a) + 1
 		if strings.ContainsRune(a, 0) {
 			c.add(fmt.Sprintf("args[%d]", i), "contains a NUL byte")
 		}
 	}
-	for k, v := range m.GetEnv() {
+	for _, k := range slices.Sorted(maps.Keys(m.GetEnv())) {
+		v := m.GetEnv()[k]
 		total += len(k) + len(v) + 2
 		field := "env." + clip(k)
 		switch {
 		case !envName.MatchString(k):
-			c.add(field, "is not a name of letters, digits and _")
+			c.add("env", "%q is not a name of at most 128 letters, digits and _", clip(k))
 		case strings.HasPrefix(k, "SOLO_") || strings.HasPrefix(k, "LISTEN_") || k == "NOTIFY_SOCKET":
 			c.add(field, "is set by Solo")
 		case strings.ContainsRune(v, 0):
@@ -287,61 +293,6 @@ func (c *checker) environment(m *solov1.DeployRequest) {
 	}
 	if total > MaxEnvArgBytes {
 		c.add("env", "arguments and environment are %d bytes together, at most %d are allowed", total, MaxEnvArgBytes)
-	}
-}
-
-func (c *checker) uses(m *solov1.DeployRequest) {
-	if len(m.GetUses()) > MaxUses {
-		c.add("uses", "%d are over the limit of %d", len(m.GetUses()), MaxUses)
-		return
-	}
-	listens, names := map[string]bool{}, map[string]bool{}
-	for i, u := range m.GetUses() {
-		field := fmt.Sprintf("uses[%d]", i)
-		switch use := u.GetUse().(type) {
-		case *solov1.Use_Port:
-			c.port(field+".port", use.Port, listens, names)
-		case *solov1.Use_Volume:
-			c.add(field+".volume", "is not supported by this version of Solo")
-		case *solov1.Use_Service:
-			c.add(field+".service", "is not supported by this version of Solo")
-		case *solov1.Use_Egress:
-			c.add(field+".egress", "is not supported by this version of Solo")
-		default:
-			c.add(field, "one of port, volume, service, egress is required")
-		}
-	}
-}
-
-func (c *checker) port(field string, p *solov1.PortUse, listens, names map[string]bool) {
-	addr, err := netip.ParseAddrPort(p.GetListen())
-	switch {
-	case err != nil:
-		c.add(field+".listen", "%q is not an address and port such as 127.0.0.1:8080", clip(p.GetListen()))
-	case !addr.Addr().IsLoopback():
-		c.add(field+".listen", "%q is not a loopback address", clip(p.GetListen()))
-	case addr.Port() == 0:
-		c.add(field+".listen", "port 0 cannot be published")
-	case listens[addr.String()]:
-		c.add(field+".listen", "%q is there twice", addr.String())
-	default:
-		p.Listen = addr.String()
-		listens[addr.String()] = true
-	}
-	if p.GetTo() == 0 {
-		p.To = uint32(addr.Port())
-	}
-	if p.GetTo() == 0 || p.GetTo() > 65535 {
-		c.add(field+".to", "%d is not a port", p.GetTo())
-	}
-	if n := p.GetFdName(); n != "" {
-		if !fdName.MatchString(n) {
-			c.add(field+".fd_name", "%q is not a name of at most 64 letters, digits, and . _ -", clip(n))
-		}
-		if names[n] {
-			c.add(field+".fd_name", "%q is there twice", n)
-		}
-		names[n] = true
 	}
 }
 
@@ -359,8 +310,8 @@ func (c *checker) ready(m *solov1.DeployRequest) {
 		if r.Http.GetPath() == "" {
 			r.Http.Path = "/"
 		}
-		if p := r.Http.GetPath(); !strings.HasPrefix(p, "/") || len(p) > MaxPath || strings.ContainsAny(p, " \r\n\x00") {
-			c.add("ready.http.path", "%q is not a path", clip(p))
+		if p := r.Http.GetPath(); !strings.HasPrefix(p, "/") || len(p) > MaxPath || strings.ContainsFunc(p, notInURL) {
+			c.add("ready.http.path", "%q is not a path of printable ASCII of at most %d bytes", clip(p), MaxPath)
 		}
 	case *solov1.Ready_Exec:
 		cmd := r.Exec.GetCommand()
@@ -371,8 +322,9 @@ func (c *checker) ready(m *solov1.DeployRequest) {
 		c.path("ready.exec.command[0]", cmd[0])
 		total := 0
 		for i, a := range cmd {
-			total += len(a)
-			if strings.ContainsRune(a, 0) {
+			total += len(a) + 1
+			// The first word was looked at as a path.
+			if i > 0 && strings.ContainsRune(a, 0) {
 				c.add(fmt.Sprintf("ready.exec.command[%d]", i), "contains a NUL byte")
 			}
 		}
@@ -389,3 +341,6 @@ func (c *checker) ready(m *solov1.DeployRequest) {
 		m.Ready = nil
 	}
 }
+
+// notInURL tells what would end or split the request line of a probe.
+func notInURL(r rune) bool { return r <= ' ' || r >= 0x7f }

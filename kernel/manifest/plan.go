@@ -1,9 +1,10 @@
 package manifest
 
 import (
+	"cmp"
 	"fmt"
 	"path"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -51,7 +52,8 @@ type Plan struct {
 	Ports []*solov1.PortUse
 }
 
-// Make builds the plan for a valid manifest and its code.
+// Make builds the plan for a valid manifest and its code. It fills in the manifest's
+// startup timeout, whose default is the runtime's; the plan keeps the manifest.
 func Make(m *solov1.DeployRequest, code Code) (Plan, []Violation) {
 	p := Plan{Manifest: m, Code: code}
 	if m.GetResources().GetStartupTimeoutMs() == 0 {
@@ -70,10 +72,8 @@ func Make(m *solov1.DeployRequest, code Code) (Plan, []Violation) {
 	p.Mounts = dedupe(code.Mounts)
 	var found []Violation
 	for i, f := range m.GetFiles() {
-		for _, mount := range p.Mounts {
-			if f.GetPath() == mount.Target || strings.HasPrefix(f.GetPath(), mount.Target+"/") {
-				found = append(found, Violation{Field: fmt.Sprintf("files[%d].path", i), Description: fmt.Sprintf("%q lies in %s, which is mounted read-only", clip(f.GetPath()), mount.Target)})
-			}
+		if why := p.conflict(inside(f.GetPath())); why != "" {
+			found = append(found, Violation{Field: fmt.Sprintf("files[%d].path", i), Description: fmt.Sprintf("%q %s", clip(f.GetPath()), why)})
 		}
 	}
 	for _, u := range m.GetUses() {
@@ -91,14 +91,35 @@ func Make(m *solov1.DeployRequest, code Code) (Plan, []Violation) {
 	return p, nil
 }
 
-// dedupe sorts mounts by target and drops those that lie below a mounted directory.
+// conflict says what of the code is where a file is to be, or "".
+func (p Plan) conflict(file string) string {
+	for _, m := range p.Mounts {
+		switch {
+		case below(file, m.Target):
+			return fmt.Sprintf("lies in %s, which is mounted read-only", m.Target)
+		case below(m.Target, file):
+			return fmt.Sprintf("is a directory, in which %s is mounted", m.Target)
+		}
+	}
+	for _, code := range []string{p.Code.Program, p.Code.File} {
+		if code != "" && (below(file, code) || below(code, file)) {
+			return fmt.Sprintf("is in the way of %s, the code", code)
+		}
+	}
+	return ""
+}
+
+// dedupe sorts mounts by target and drops those that lie below a mounted directory, and
+// all but one of a target: a directory rather than a file, then the first source.
 func dedupe(in []Mount) []Mount {
-	all := append([]Mount(nil), in...)
-	sort.Slice(all, func(i, j int) bool { return all[i].Target < all[j].Target })
+	all := slices.Clone(in)
+	slices.SortFunc(all, func(a, b Mount) int {
+		return cmp.Or(strings.Compare(a.Target, b.Target), strings.Compare(a.Source, b.Source))
+	})
 	var out []Mount
 	covered := func(target string) bool {
 		for _, o := range out {
-			if target == o.Target || o.Directory && strings.HasPrefix(target, o.Target+"/") {
+			if target == o.Target || o.Directory && below(target, o.Target) {
 				return true
 			}
 		}
@@ -111,7 +132,7 @@ func dedupe(in []Mount) []Mount {
 			}
 		}
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Target < out[j].Target })
+	slices.SortFunc(out, func(a, b Mount) int { return strings.Compare(a.Target, b.Target) })
 	return out
 }
 
@@ -140,7 +161,7 @@ func environment(m *solov1.DeployRequest, code Code, listen []*solov1.PortUse) [
 	for k, v := range env {
 		out = append(out, k+"="+v)
 	}
-	sort.Strings(out)
+	slices.Sort(out)
 	return out
 }
 
