@@ -1,123 +1,132 @@
 package root
 
 import (
-	"crypto/sha256"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"path"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/encoding/prototext"
+
+	controlv1 "github.com/solo-os/solo/proto/solo/control/v1"
 )
 
-// maxSocketPath is the longest path of a unix socket, without its final NUL (unix(7)).
-const maxSocketPath = 107
+// Options are solod's flags. Empty or 0 stands for none, or for the default.
+type Options struct {
+	StateDir, RunDir, Listen, CgroupRoot, Config, Version string
+	IDBase                                                uint64
 
-// openDir makes a directory and locks it for this process's life. A crash frees the
-// lock; children do not inherit it.
+	listenAt netip.AddrPort
+}
+
+// Validate completes the options and says what is wrong with their form; it looks at
+// no file.
+func (o *Options) Validate() error {
+	if o.StateDir == "" || o.RunDir == "" {
+		return errors.New("--state-dir or --run-dir is empty: give a directory")
+	}
+	var err, err2 error
+	o.StateDir, err = filepath.Abs(o.StateDir)
+	o.RunDir, err2 = filepath.Abs(o.RunDir)
+	c, b := o.CgroupRoot, o.IDBase
+	switch {
+	case err != nil || err2 != nil:
+		return cmp.Or(err, err2)
+	case len(o.RunDir+"/metrics.sock") > 107: // unix(7)
+		return fmt.Errorf("--run-dir %s: too long for a socket's path: choose one of at most %d bytes", o.RunDir, 107-len("/metrics.sock"))
+	case c != "" && (!path.IsAbs(c) || c == "/" || path.Clean(c) != c):
+		return fmt.Errorf("--cgroup-root %q is not a clean absolute path below /: give one such as /solo-a", c)
+	case b%idsPerRange != 0 || b > lastBase:
+		return fmt.Errorf("--id-base %d: give a multiple of %d, at most %d", b, idsPerRange, lastBase)
+	case o.Listen == "":
+		return nil
+	}
+	// No name but this one: solod asks no name server.
+	o.listenAt, err = netip.ParseAddrPort(strings.Replace(o.Listen, "localhost:", "127.0.0.1:", 1))
+	if err != nil || o.listenAt.Addr().Zone() != "" {
+		return fmt.Errorf("--listen %q: give an IP address and a port, such as 127.0.0.1:50051", o.Listen)
+	}
+	return nil
+}
+
+// readConfig reads the operator's file; without one everything has its default.
+func (r *root) readConfig() error {
+	c := &controlv1.Config{}
+	r.boot.Config = c
+	if r.Config == "" {
+		return nil
+	}
+	text, err := os.ReadFile(r.Config)
+	if err == nil && len(text) > 32<<10 { // it travels to the kernel in one message
+		err = unix.EFBIG
+	}
+	if err != nil {
+		return fmt.Errorf("read --config %s: %w", r.Config, err)
+	}
+	if err := prototext.Unmarshal(text, c); err != nil {
+		// The library varies its spaces so that nobody compares its texts.
+		what := strings.ReplaceAll(err.Error(), "\u00a0", " ")
+		return fmt.Errorf("config %s: %s", r.Config, strings.TrimPrefix(what, "proto: "))
+	}
+	for field, paths := range map[string][]string{"binary_paths": c.GetBinaryPaths(), "runtime_paths": c.GetRuntimePaths()} {
+		for _, p := range paths {
+			if !path.IsAbs(p) || path.Clean(p) != p {
+				return fmt.Errorf("config %s: %s: %q is not a clean absolute path", r.Config, field, p)
+			}
+		}
+	}
+	if n := c.GetPoolSize(); n < -1 || n > 256 {
+		return fmt.Errorf("config %s: pool_size: %d is not between -1 and 256", r.Config, n)
+	}
+	return nil
+}
+
+// openDirs makes the directories and locks them for life; what is in the run directory
+// is ours then.
+func (r *root) openDirs() error {
+	if err := openDir(r.StateDir, 0o700, "--state-dir"); err != nil {
+		return err
+	}
+	err := openDir(r.RunDir, 0o755, "--run-dir")
+	r.owned = err == nil
+	for _, name := range []string{"ca.pem", "server.pem", "server.key"} {
+		if _, e := os.Stat(filepath.Join(r.StateDir, "certs", name)); e != nil && r.Listen != "" && err == nil {
+			err = fmt.Errorf("--listen needs certificates: %w: make them with `solo-ctl certs init --state-dir %s`", e, r.StateDir)
+		}
+	}
+	return err
+}
+
+// openDir locks by a file: a crash frees it, and children do not inherit it.
 func openDir(dir string, mode os.FileMode, flag string) error {
 	if err := os.MkdirAll(dir, mode); err != nil {
-		return fmt.Errorf("make the directory of %s: %w", flag, err)
+		return fmt.Errorf("make %s: %w", flag, err)
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		return fmt.Errorf("look at %s: %w", dir, err)
-	}
-	if st.Uid != 0 || st.Mode&0o022 != 0 {
-		return fmt.Errorf("%s belongs to uid %d and has mode %03o: others may write there; chown it to root and chmod %03o, or choose another with %s",
-			dir, st.Uid, st.Mode&0o777, mode, flag)
+	if err := unix.Stat(dir, &st); err != nil || st.Uid != 0 || st.Mode&0o022 != 0 {
+		return fmt.Errorf("%s is writable for others than root: chown root and chmod go-w it, or choose another with %s", dir, flag)
 	}
 	fd, err := unix.Open(filepath.Join(dir, "lock"), unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return fmt.Errorf("open %s/lock: %w", dir, err)
+	if err == nil {
+		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 	}
-	switch err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); {
-	case errors.Is(err, unix.EWOULDBLOCK):
-		return fmt.Errorf("%s is in use by another solod: stop that one, or choose another directory with %s", dir, flag)
-	case err != nil:
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return fmt.Errorf("%s is in use by another solod: stop that one, or choose another with %s", dir, flag)
+	}
+	if err != nil {
 		return fmt.Errorf("lock %s: %w", dir, err)
 	}
 	return nil
 }
 
-// checkCertificates only looks whether the gateway will find its certificates.
-func checkCertificates(stateDir string) error {
-	for _, name := range []string{"ca.pem", "server.pem", "server.key"} {
-		file := filepath.Join(stateDir, "certs", name)
-		if _, err := os.Stat(file); err != nil {
-			return fmt.Errorf("--listen needs certificates: %w: make them with `solo-ctl certs init --state-dir %s`", err, stateDir)
-		}
-	}
-	return nil
-}
-
-// listenUnix opens a listening socket at path, in the place of one that an earlier
-// run left. Nobody can connect before the mode is set. The file is not given to the
-// runtime's poller: only services accept here.
-func listenUnix(path string, mode os.FileMode) (*os.File, error) {
-	switch st, err := os.Lstat(path); {
-	case err == nil && st.Mode()&os.ModeSocket == 0:
-		return nil, fmt.Errorf("%s is not a socket and in the way: move it, or choose another --run-dir", path)
-	case err == nil:
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("remove stale socket: %w", err)
-		}
-	}
-	return listen(unix.AF_UNIX, &unix.SockaddrUnix{Name: path}, path, func(int) error { return os.Chmod(path, mode) })
-}
-
-// listenTCP opens a listening socket and tells its address, with the port that the
-// system chose for port 0.
-func listenTCP(at netip.AddrPort) (*os.File, netip.AddrPort, error) {
-	family, addr := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().Unmap().As4()})
-	if at.Addr().Is6() && !at.Addr().Is4In6() {
-		family, addr = unix.AF_INET6, &unix.SockaddrInet6{Port: int(at.Port()), Addr: at.Addr().As16()}
-	}
-	f, err := listen(family, addr, at.String(), nil)
-	if err != nil {
-		return nil, at, fmt.Errorf("%w: free the port or choose another with --listen", err)
-	}
-	bound, err := unix.Getsockname(int(f.Fd()))
-	if err != nil {
-		return nil, at, fmt.Errorf("getsockname: %w", err)
-	}
-	port := at.Port()
-	switch b := bound.(type) {
-	case *unix.SockaddrInet4:
-		port = uint16(b.Port)
-	case *unix.SockaddrInet6:
-		port = uint16(b.Port)
-	}
-	return f, netip.AddrPortFrom(at.Addr(), port), nil
-}
-
-func listen(family int, addr unix.Sockaddr, name string, bound func(fd int) error) (*os.File, error) {
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err == nil && family != unix.AF_UNIX {
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-	}
-	if err == nil {
-		err = unix.Bind(fd, addr)
-	}
-	if err == nil && bound != nil {
-		err = bound(fd)
-	}
-	if err == nil {
-		err = unix.Listen(fd, unix.SOMAXCONN)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", name, err)
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}
-
-// Host ids are handed out in ranges of 65,536, at most 1,024 of them: a slot. Each
-// slot that a solod uses is marked by an abstract socket's name, which ends with the
-// process. Without --id-base the slots from 1<<29 on are tried; the last one of all
-// ids would hold the invalid id 1<<32-1.
+// Host ids are given out in ranges of 65,536, at most 1,024 of them: a slot. A solod
+// claims the slots it uses. Without --id-base it takes a free one from 1<<29 on; the
+// last of all would hold the id 1<<32-1, which is none.
 const (
 	idsPerRange = 1 << 16
 	maxRanges   = 1024
@@ -127,59 +136,102 @@ const (
 	lastBase    = 1<<32 - 2*idsPerRange
 )
 
-// claimIDs takes the ranges from base on, or the first free slot when base is 0,
-// beginning where the state directory's hash points.
-func claimIDs(base uint64, seed [sha256.Size]byte) (first, ranges uint32, err error) {
-	if base != 0 {
-		n := min(maxRanges, (lastBase-base)/idsPerRange+1)
-		for slot := base / idsPerSlot; slot <= (base+n*idsPerRange-1)/idsPerSlot; slot++ {
-			free, err := claimSlot(slot)
-			if err == nil && !free {
-				err = fmt.Errorf("--id-base %d: these host ids are in use by another solod: choose a multiple of %d that is free", base, idsPerSlot)
-			}
-			if err != nil {
-				return 0, 0, err
+// claimIDs takes the ranges from --id-base on, or else the first slot that is free from
+// where the state directory's hash points.
+func (r *root) claimIDs() (err error) {
+	claimSlot := func(slot uint64) error { return claim(fmt.Sprintf("solo-ids-%d", slot)) }
+	base, ranges := r.IDBase, min(maxRanges, (lastBase-r.IDBase)/idsPerRange+1)
+	if base == 0 {
+		for i := range uint64(slots) {
+			slot := firstSlot + (uint64(r.seed[0])+i)%slots
+			if err = claimSlot(slot); !errors.Is(err, unix.EADDRINUSE) {
+				base = slot * idsPerSlot
+				break
 			}
 		}
-		return uint32(base), uint32(n), nil
-	}
-	start := uint64(seed[0])<<8 | uint64(seed[1])
-	for i := range uint64(slots) {
-		slot := firstSlot + (start+i)%slots
-		if free, err := claimSlot(slot); err != nil || free {
-			return uint32(slot * idsPerSlot), maxRanges, err
+	} else {
+		for slot := base / idsPerSlot; slot <= (base+ranges*idsPerRange-1)/idsPerSlot && err == nil; slot++ {
+			err = claimSlot(slot)
 		}
 	}
-	return 0, 0, fmt.Errorf("all %d slots of host ids are in use by other solods: stop one, or choose ids with --id-base", slots)
+	if err != nil {
+		return fmt.Errorf("claim host ids: %w: another solod has them: choose another multiple of %d for --id-base", err, idsPerSlot)
+	}
+	r.boot.IdBase, r.boot.IdRanges = uint32(base), uint32(ranges)
+	return nil
 }
 
-// claimSlot binds the slot's name, for life.
-func claimSlot(slot uint64) (bool, error) {
+// claim binds an abstract socket's name, which ends with the process.
+func claim(name string) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return false, fmt.Errorf("socket: %w", err)
+		return err
 	}
-	err = unix.Bind(fd, &unix.SockaddrUnix{Name: "@solo-ids-" + strconv.FormatUint(slot, 10)})
+	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: "@" + name}); err != nil {
+		_ = unix.Close(fd)
+	}
+	return err
+}
+
+// listenUnix opens a socket in the run directory, in the place of one that an earlier
+// run left.
+func (r *root) listenUnix(name string, mask int) error {
+	path := r.removeSocket(name)
+	defer unix.Umask(unix.Umask(mask))
+	return r.listen(name, path, unix.AF_UNIX, &unix.SockaddrUnix{Name: path})
+}
+
+// removeSocket removes a socket, and nothing else, and answers its path.
+func (r *root) removeSocket(name string) string {
+	path := filepath.Join(r.RunDir, name)
+	if st, err := os.Lstat(path); err == nil && st.Mode()&os.ModeSocket != 0 {
+		_ = os.Remove(path)
+	}
+	return path
+}
+
+// listenTCP opens the TCP socket, if there is to be one; port 0 lets the system choose.
+func (r *root) listenTCP() error {
+	ip, port := r.listenAt.Addr(), int(r.listenAt.Port())
+	if !ip.IsValid() {
+		return nil
+	}
+	family, addr := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: port, Addr: ip.As16()})
+	if ip.Is4() {
+		family, addr = unix.AF_INET, &unix.SockaddrInet4{Port: port, Addr: ip.As4()}
+	}
+	if err := r.listen("tcp", r.Listen, family, addr); err != nil {
+		return err
+	}
+	switch bound, _ := unix.Getsockname(int(r.files[len(r.files)-1].Fd())); b := bound.(type) {
+	case *unix.SockaddrInet4:
+		port = b.Port
+	case *unix.SockaddrInet6:
+		port = b.Port
+	}
+	r.Listen = netip.AddrPortFrom(ip, uint16(port)).String()
+	return nil
+}
+
+// listen opens a listener and keeps it for all kernels. Only services accept on it, so
+// the runtime's poller does not get it.
+func (r *root) listen(name, where string, family int, addr unix.Sockaddr) error {
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err == nil {
-		return true, nil
+		err = cmp.Or(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(fd, addr), unix.Listen(fd, unix.SOMAXCONN))
 	}
-	_ = unix.Close(fd)
-	if errors.Is(err, unix.EADDRINUSE) {
-		return false, nil
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", where, err)
 	}
-	return false, fmt.Errorf("claim host ids: %w", err)
+	r.boot.Names, r.files = append(r.boot.Names, name), append(r.files, os.NewFile(uintptr(fd), name))
+	return nil
 }
 
 // notify tells systemd, if that started us (sd_notify(3)). Nothing depends on it.
 func notify(state string) {
 	name := os.Getenv("NOTIFY_SOCKET")
-	if !strings.HasPrefix(name, "/") && !strings.HasPrefix(name, "@") {
-		return
+	if fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil && name != "" {
+		_ = unix.Sendto(fd, []byte(state), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, &unix.SockaddrUnix{Name: name})
+		_ = unix.Close(fd)
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	_ = unix.Sendto(fd, []byte(state), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, &unix.SockaddrUnix{Name: name})
-	_ = unix.Close(fd)
 }
