@@ -40,9 +40,12 @@ func (n *numbers) open(dir string, wait time.Duration) (known bool, err error) {
 	b := make([]byte, 32)
 	size, _ := f.ReadAt(b, 0)
 	n.file = f
-	n.last, err = strconv.ParseUint(strings.TrimSpace(string(b[:size])), 10, 62)
-	n.ceiling = n.last
-	return err == nil, nil
+	last, err := strconv.ParseUint(strings.TrimSpace(string(b[:size])), 10, 62)
+	if err != nil {
+		return false, nil
+	}
+	n.last, n.ceiling = last, last
+	return true, nil
 }
 
 // lock takes the file's lock, for which it waits until the deadline.
