@@ -37,6 +37,15 @@ func TestStep(t *testing.T) {
 			State{Times: []time.Duration{5 * s, 6 * s, 15 * s}, Row: 3}, Decision{Action: Failed, Reason: "restart_intensity"}},
 		{"past the period is forgotten", State{Times: []time.Duration{5 * s, 6 * s}, Row: 2}, spec(Permanent), 15*s + 1, Exit{},
 			State{Times: []time.Duration{6 * s, 15*s + 1}, Row: 3}, Decision{Action: Again, Delay: 200 * time.Millisecond}},
+		{"intensity 0 fails at once", State{}, Spec{Restart: Permanent, Period: 10 * s}, 5 * s, Exit{},
+			State{Times: []time.Duration{5 * s}, Row: 1}, Decision{Action: Failed, Reason: "restart_intensity"}},
+		{"transient is put in quarantine", State{}, spec(Transient), 5 * s, Exit{Quarantine: true}, State{}, Decision{Action: Failed, Reason: "quarantine"}},
+		{"quarantine comes before intensity, and counts no restart", State{Times: []time.Duration{4 * s, 5 * s}, Row: 2}, spec(Permanent), 5 * s,
+			Exit{Quarantine: true, Up: ResetAfter}, State{Times: []time.Duration{4 * s, 5 * s}, Row: 2}, Decision{Action: Failed, Reason: "quarantine"}},
+		{"two ends at one moment are two restarts", State{Times: []time.Duration{5 * s}, Row: 1}, spec(Permanent), 5 * s, Exit{},
+			State{Times: []time.Duration{5 * s, 5 * s}, Row: 2}, Decision{Action: Again, Delay: 100 * time.Millisecond}},
+		{"a moment less than 30 s up does not reset it", State{Row: 4}, spec(Permanent), 50 * s, Exit{Up: ResetAfter - 1},
+			State{Times: []time.Duration{50 * s}, Row: 5}, Decision{Action: Again, Delay: 800 * time.Millisecond}},
 		{"30 s up resets the backoff", State{Row: 4}, spec(Permanent), 50 * s, Exit{Up: ResetAfter},
 			State{Times: []time.Duration{50 * s}, Row: 1}, Decision{Action: Again}},
 	}
@@ -50,6 +59,49 @@ func TestStep(t *testing.T) {
 				t.Errorf("decision (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestDelay: at once, then 100 ms doubled up to 30 s, 20 % either way.
+func TestDelay(t *testing.T) {
+	const ms = time.Millisecond
+	for row, want := range []time.Duration{0, 100 * ms, 200 * ms, 400 * ms, 800 * ms, 1600 * ms, 3200 * ms, 6400 * ms, 12800 * ms, 25600 * ms, 30000 * ms, 30000 * ms} {
+		if got := delay(row, 0.5); got != want {
+			t.Errorf("restart %d waits %v, not %v", row, got, want)
+		}
+		least, most := delay(row, 0), delay(row, 1)
+		if near := ms / 1000; least < want*8/10-near || least > want*8/10+near || most < want*12/10-near || most > want*12/10+near {
+			t.Errorf("restart %d waits %v to %v about %v", row, least, most, want)
+		}
+	}
+	if got := delay(1<<62, 0.5); got != MaxDelay {
+		t.Errorf("after very many: %v", got)
+	}
+}
+
+// TestStepKeepsItsInput: a state is a value; the one before stays as it was.
+func TestStepKeepsItsInput(t *testing.T) {
+	const s = time.Second
+	times := make([]time.Duration, 2, 10)
+	times[0], times[1] = 1*s, 2*s
+	before := State{Times: times, Row: 2}
+	spec := Spec{Restart: Permanent, Intensity: 9, Period: 10 * s}
+	one, _ := Step(before, spec, 12*s, Exit{}, 0)
+	other, _ := Step(before, spec, 11*s+1, Exit{}, 0)
+	want := []State{
+		{Times: []time.Duration{1 * s, 2 * s}, Row: 2},
+		{Times: []time.Duration{2 * s, 12 * s}, Row: 3},
+		{Times: []time.Duration{2 * s, 11*s + 1}, Row: 3},
+	}
+	if diff := cmp.Diff(want, []State{before, one, other}); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestUserSpec(t *testing.T) {
+	want := Spec{Restart: Transient, Intensity: 5, Period: time.Minute}
+	if got := UserSpec(Transient); got != want {
+		t.Errorf("user services are under %+v", got)
 	}
 }
 
@@ -86,7 +138,12 @@ func TestParseRestart(t *testing.T) {
 			t.Errorf("ParseRestart(%v) = %v, %v", r, got, err)
 		}
 	}
-	if _, err := ParseRestart("always"); err == nil {
-		t.Error("ParseRestart accepts \"always\"")
+	if got, err := ParseRestart(""); err != nil || got != Permanent {
+		t.Errorf("the default is %v, %v", got, err)
+	}
+	for _, bad := range []string{"always", "Permanent", " permanent", Restart(3).String()} {
+		if _, err := ParseRestart(bad); err == nil {
+			t.Errorf("ParseRestart accepts %q", bad)
+		}
 	}
 }
