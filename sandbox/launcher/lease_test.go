@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"testing"
 
 	"golang.org/x/sys/unix"
 
@@ -90,6 +91,17 @@ func (l *lease) mount(target string, directory bool, mount *os.File) {
 func (l *lease) give(fs ...*os.File) {
 	l.descriptors = append(l.descriptors, fs...)
 	l.Descriptors += uint32(len(fs))
+}
+
+// input makes the program's standard input a pipe and answers the end to write to.
+func (l *lease) input(t *testing.T) *os.File {
+	t.Helper()
+	r, w := pipe(t)
+	must(t, unix.SetNonblock(int(r.Fd()), false))
+	t.Cleanup(func() { _ = w.Close() })
+	_ = l.stdio[0].Close()
+	l.stdio[0] = r
+	return w
 }
 
 // all are the descriptors in the order of the protocol.

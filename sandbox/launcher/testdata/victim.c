@@ -20,6 +20,7 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -192,6 +193,11 @@ static void notify(const char *text)
 	try("notify", sendto(s, text, strlen(text), 0, (struct sockaddr *)&a, sizeof a));
 }
 
+static void leave(int sig)
+{
+	_exit(sig == SIGUSR1 ? 9 : 1);
+}
+
 // hostile does what wears out a careless pid 1, and then ends orderly.
 static void hostile(void)
 {
@@ -256,23 +262,37 @@ int main(int argc, char **argv)
 		notify(arg);
 	else if (!strcmp(mode, "hostile"))
 		hostile();
-	else if (!strcmp(mode, "burn"))
-		for (volatile long i = 0; i < 300000000; i++)
+	else if (!strcmp(mode, "burn")) // this many milliseconds of CPU
+		while (clock() < atoi(arg) * (CLOCKS_PER_SEC / 1000))
 			;
+	else if (!strcmp(mode, "deadly")) // no capability for it, should no filter end us
+		syscall(SYS_delete_module, "none", 0);
 	else if (!strcmp(mode, "echo")) {
 		char buf[64];
 		ssize_t n = read(0, buf, sizeof buf);
 		if (n > 0 && write(1, buf, (size_t)n) != n)
 			return 1;
-	} else if (!strcmp(mode, "daemon")) { // the main process hands its role over
+	} else if (!strcmp(mode, "daemon")) { // one of its children is to be the main process
 		pid_t p = fork();
 		if (p == 0) {
-			sleep(1);
-			_exit(9);
+			signal(SIGUSR1, leave);
+			for (;;)
+				pause();
 		}
 		printf("%d\n", p);
 		fflush(stdout);
-		pause();
+		for (;;)
+			pause();
+	} else if (!strcmp(mode, "family")) {
+		for (int i = 0; i < 3; i++)
+			if (fork() == 0)
+				for (;;)
+					pause();
+		printf("ready\n");
+		fflush(stdout);
+		while (wait(NULL) > 0)
+			;
+		return 3;
 	} else if (!strcmp(mode, "wait")) {
 		printf("ready\n");
 		fflush(stdout);
