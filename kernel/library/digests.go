@@ -65,7 +65,7 @@ func (d *digests) of(f *os.File) (string, error) {
 		return "", err
 	}
 	if before != after {
-		return "", problemf("malformed", "changed while it was read")
+		return "", problemf("changed", "changed while it was read; try again")
 	}
 	digest = digestPrefix + hex.EncodeToString(h.Sum(nil))
 	if time.Since(time.Unix(after.ctime.Unix())) > settled {
