@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"unicode/utf8"
 )
 
 // HashSize is the length of a record's hash in bytes.
@@ -72,8 +74,13 @@ func hash(prev [HashSize]byte, line []byte) (sum [HashSize]byte) {
 
 // parse reads a line's own account of its place in the chain.
 func parse(line []byte) (number uint64, prev [HashSize]byte, err error) {
-	if bytes.IndexByte(line, '\n') >= 0 {
-		return 0, prev, fmt.Errorf("line contains a newline")
+	switch {
+	case len(line) > maxLine:
+		return 0, prev, fmt.Errorf("line is longer than %d bytes", maxLine)
+	case bytes.IndexByte(line, '\n') >= 0:
+		return 0, prev, errors.New("line contains a newline")
+	case !utf8.Valid(line):
+		return 0, prev, errors.New("line is not UTF-8")
 	}
 	var place struct {
 		Number uint64 `json:"number"`

@@ -13,14 +13,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/solo-os/solo/ipc"
 	controlv1 "github.com/solo-os/solo/proto/solo/control/v1"
 )
 
 // DefaultFileBytes is the size at which a file of the log is followed by the next.
 const DefaultFileBytes = 64 << 20
 
-// maxLine bounds a line; a record travels in one message of 64 KiB.
-const maxLine = 64 << 10
+// maxLine bounds a line. A record comes in one message and leaves in another, each
+// with a few bytes around the line.
+const maxLine = ipc.MaxMessage - 32
 
 // Log is the stored audit log: files audit-000001.jsonl, audit-000002.jsonl … in one
 // directory, one record a line, only ever appended to.
@@ -52,14 +54,17 @@ func OpenLog(dir string, fileBytes int64) (*Log, error) {
 		fileBytes = DefaultFileBytes
 	}
 	l := &Log{dir: dir, limit: fileBytes, grown: make(chan struct{})}
-	for i := 1; ; i++ {
-		s := segment{path: filepath.Join(dir, fileName(i))}
+	// A file that is missing before others would be found only when the kernel sends
+	// a record that does not fit, or never.
+	n, err := countFiles(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open audit log: %w", err)
+	}
+	for i := range n {
+		s := segment{path: filepath.Join(dir, fileName(i+1))}
 		st, err := os.Stat(s.path)
-		if errors.Is(err, os.ErrNotExist) {
-			break
-		}
 		if err != nil {
-			return nil, fmt.Errorf("open audit log: %w", err)
+			return nil, fmt.Errorf("open audit log: file %d of %d: %w", i+1, n, err)
 		}
 		s.size = st.Size()
 		l.files = append(l.files, s)
@@ -74,6 +79,17 @@ func OpenLog(dir string, fileBytes int64) (*Log, error) {
 }
 
 func fileName(i int) string { return fmt.Sprintf("audit-%06d.jsonl", i) }
+
+// countFiles counts the files in dir that are named like the log's.
+func countFiles(dir string) (n int, err error) {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if ok, _ := filepath.Match("audit-[0-9]*.jsonl", e.Name()); ok {
+			n++
+		}
+	}
+	return n, err
+}
 
 // recover learns the first record of each file and the state of the chain.
 func (l *Log) recover() error {
@@ -143,7 +159,7 @@ func (l *Log) check(i int) (good int64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("open audit log: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	r := newLines(f)
 	for {
 		line, err := r.next()
@@ -164,7 +180,7 @@ func firstLine(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	line, err := newLines(f).next()
 	if errors.Is(err, io.EOF) || errors.Is(err, errTorn) {
 		return nil, nil
@@ -201,15 +217,19 @@ func (l *Log) Append(records []*controlv1.AuditRecord) (Chain, error) {
 	}
 	next := l.chain
 	var data []byte
+	var stored cursor
+	defer stored.close()
 	for _, r := range records {
-		if r.GetNumber() <= next.Count {
-			if r.GetNumber() > l.chain.Count {
-				return l.chain, &ChainError{Number: r.GetNumber(), What: "is twice in the batch"}
-			}
-			if err := l.same(r); err != nil {
+		switch {
+		case r.GetNumber() == 0:
+			return l.chain, &ChainError{Number: 0, What: "there is no such record"}
+		case r.GetNumber() <= l.chain.Count:
+			if err := l.same(&stored, r); err != nil {
 				return l.chain, err
 			}
 			continue
+		case r.GetNumber() <= next.Count:
+			return l.chain, &ChainError{Number: r.GetNumber(), What: "is twice in the batch"}
 		}
 		if r.GetNumber() != next.Count+1 {
 			return l.chain, &ChainError{Number: next.Count + 1, What: fmt.Sprintf("is missing before record %d", r.GetNumber())}
@@ -285,12 +305,12 @@ func (l *Log) rotate() error {
 	return nil
 }
 
-// same checks that a record sent again is the one that is stored.
-func (l *Log) same(r *controlv1.AuditRecord) error {
-	c := &cursor{after: r.GetNumber() - 1}
-	defer c.close()
-	if r.GetNumber() == 0 {
-		return &ChainError{Number: 0, What: "there is no such record"}
+// same checks that a record sent again is the one that is stored. Records that follow
+// each other are read with one cursor: a file is walked once.
+func (l *Log) same(c *cursor, r *controlv1.AuditRecord) error {
+	if c.after != r.GetNumber()-1 {
+		c.close()
+		c.after = r.GetNumber() - 1
 	}
 	stored, err := c.next(l.files, l.chain.Count)
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/solo-os/solo/ipc"
 	solov1 "github.com/solo-os/solo/proto/solo/v1"
 )
@@ -22,74 +24,102 @@ type cursor struct {
 // next returns the record after the last one, valid until the next call, and io.EOF
 // when that is beyond count.
 func (c *cursor) next(files []segment, count uint64) ([]byte, error) {
-	for {
-		if c.after >= count {
-			return nil, io.EOF
-		}
-		if c.file == nil {
-			if err := c.open(files); err != nil {
-				return nil, err
-			}
-		}
-		line, err := c.lines.next()
-		if errors.Is(err, io.EOF) || errors.Is(err, errTorn) {
-			// The next file has it, or this one has grown since: begin anew.
-			old, offset := c.path, c.lines.offset
-			c.close()
-			if err := c.open(files); err != nil {
-				return nil, err
-			}
-			if c.path == old {
-				if err := c.skip(offset); err != nil {
-					return nil, err
-				}
-			}
-			if line, err = c.lines.next(); err != nil {
-				return nil, fmt.Errorf("read %s: %w", c.path, io.ErrUnexpectedEOF)
-			}
-		} else if err != nil {
-			return nil, fmt.Errorf("read %s: %w", c.path, err)
-		}
-		number, _, err := parse(line)
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", c.path, err)
-		}
-		if number <= c.after {
-			continue
-		}
-		if number != c.after+1 {
-			return nil, &ChainError{Number: c.after + 1, What: fmt.Sprintf("record %d stands in its place", number)}
-		}
-		c.after = number
-		return line, nil
+	if c.after >= count {
+		return nil, io.EOF
 	}
+	if c.file == nil {
+		if err := c.find(files); err != nil {
+			return nil, err
+		}
+	}
+	line, err := c.lines.next()
+	if errors.Is(err, io.EOF) || errors.Is(err, errTorn) {
+		// The next file has it, or this one has grown since.
+		if err := c.again(files); err != nil {
+			return nil, err
+		}
+		line, err = c.lines.next()
+	}
+	if err != nil {
+		return nil, c.broken(err)
+	}
+	number, _, err := parse(line)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", c.path, err)
+	}
+	if number != c.after+1 {
+		return nil, &ChainError{Number: c.after + 1, What: fmt.Sprintf("record %d stands in its place", number)}
+	}
+	c.after = number
+	return line, nil
 }
 
-// open opens the file that holds the record after c.after.
-func (c *cursor) open(files []segment) error {
-	for _, s := range files {
-		if s.first != 0 && s.first <= c.after+1 {
-			c.path = s.path
+// holder is the file that has the record after c.after.
+func (c *cursor) holder(files []segment) (segment, error) {
+	var s segment
+	for _, f := range files {
+		if f.first != 0 && f.first <= c.after+1 {
+			s = f
 		}
 	}
-	if c.path == "" {
-		return &ChainError{Number: c.after + 1, What: "is older than the log"}
+	if s.path == "" {
+		return s, &ChainError{Number: c.after + 1, What: "is older than the log"}
 	}
-	f, err := os.Open(c.path)
+	return s, nil
+}
+
+// find goes to the record after c.after. The ones before it are counted, not read.
+func (c *cursor) find(files []segment) error {
+	s, err := c.holder(files)
+	if err != nil {
+		return err
+	}
+	if err := c.open(s.path, 0); err != nil {
+		return err
+	}
+	for range c.after + 1 - s.first {
+		if _, err := c.lines.next(); err != nil {
+			return c.broken(err)
+		}
+	}
+	return nil
+}
+
+// again goes on after the end of what was there to read: in the next file, or in the
+// same one after the last whole line.
+func (c *cursor) again(files []segment) error {
+	path, offset := c.path, c.lines.offset
+	c.close()
+	s, err := c.holder(files)
+	if err != nil {
+		return err
+	}
+	if s.path != path {
+		offset = 0
+	}
+	return c.open(s.path, offset)
+}
+
+func (c *cursor) open(path string, offset int64) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("read audit log: %w", err)
 	}
-	c.file, c.lines = f, newLines(f)
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		_ = f.Close()
+		return fmt.Errorf("read audit log: %w", err)
+	}
+	c.path, c.file, c.lines = path, f, newLines(f)
+	c.lines.offset = offset
 	return nil
 }
 
-func (c *cursor) skip(offset int64) error {
-	if _, err := c.file.Seek(offset, io.SeekStart); err != nil {
-		return fmt.Errorf("read audit log: %w", err)
+// broken is the error of a file that ends too early or cannot be read.
+func (c *cursor) broken(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, errTorn) {
+		err = io.ErrUnexpectedEOF
 	}
-	c.lines = newLines(c.file)
-	c.lines.offset = offset
-	return nil
+	return fmt.Errorf("read %s: %w", c.path, err)
 }
 
 func (c *cursor) close() {
@@ -131,10 +161,12 @@ func (l *Log) tail(ctx context.Context, conn *ipc.Conn, after uint64, follow boo
 			if err != nil {
 				return err
 			}
-			if err := conn.Send(&solov1.TailResponse{Record: string(line)}); err != nil {
-				if ctx.Err() != nil {
-					return nil
-				}
+			err = conn.Send(&solov1.TailResponse{Record: string(line)})
+			switch {
+			case err == nil:
+			case ctx.Err() != nil, errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET):
+				return nil
+			default:
 				return fmt.Errorf("audit reader: %w", err)
 			}
 		}
