@@ -24,6 +24,7 @@ import (
 	"github.com/solo-os/solo/kernel/library"
 	"github.com/solo-os/solo/kernel/store"
 	controlv1 "github.com/solo-os/solo/proto/solo/control/v1"
+	"github.com/solo-os/solo/sandbox"
 )
 
 // Kernel is the whole state. Only the goroutine in Run touches it; the fields marked
@@ -138,6 +139,10 @@ func (k *Kernel) Run() error {
 		return err
 	}
 	if err := k.shells.compile(); err != nil {
+		return err
+	}
+	// What the host offers is asked before the filter forbids to ask.
+	if _, err := sandbox.LandlockABI(); err != nil {
 		return err
 	}
 	if err := confine(k.shells.filters["kernel"]); err != nil {

@@ -30,6 +30,7 @@ const (
 	MaxFiles        = 64
 	MaxFileBytes    = 16 << 20
 	MaxPath         = 1024
+	MaxArgv0        = 255
 	MaxComponent    = 255
 	MaxUses         = 64
 	MaxReplicas     = 32
@@ -199,6 +200,9 @@ func (c *checker) code(m *solov1.DeployRequest, with Contents) {
 		c.one("binary", b.GetPath() != "", b.GetArtifact(), "path")
 		if p := b.GetPath(); p != "" {
 			c.path("binary.path", p)
+		}
+		if a := b.GetArgv0(); len(a) > MaxArgv0 || strings.ContainsRune(a, 0) {
+			c.add("binary.argv0", "has a NUL byte or is longer than %d bytes", MaxArgv0)
 		}
 	case *solov1.DeployRequest_Artifact:
 		if why := CheckDigest(code.Artifact.GetDigest()); why != "" {

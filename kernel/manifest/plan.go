@@ -69,6 +69,9 @@ func Make(m *solov1.DeployRequest, code Code) (Plan, []Violation) {
 			p.Argv = append(p.Argv, a)
 		}
 	}
+	if name := m.GetBinary().GetArgv0(); name != "" && len(p.Argv) > 0 {
+		p.Argv[0] = name
+	}
 	p.Mounts = dedupe(code.Mounts)
 	var found []Violation
 	for i, f := range m.GetFiles() {

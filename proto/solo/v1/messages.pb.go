@@ -399,7 +399,10 @@ type Binary struct {
 	// Digest of an uploaded artifact.
 	Artifact string `protobuf:"bytes,3,opt,name=artifact,proto3" json:"artifact,omitempty"`
 	// Arguments after the program's name.
-	Args          []string `protobuf:"bytes,4,rep,name=args,proto3" json:"args,omitempty"`
+	Args []string `protobuf:"bytes,4,rep,name=args,proto3" json:"args,omitempty"`
+	// argv[0], by which some programs know what to be (redis-server, busybox); the base
+	// name of path when empty.
+	Argv0         string `protobuf:"bytes,5,opt,name=argv0,proto3" json:"argv0,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -460,6 +463,13 @@ func (x *Binary) GetArgs() []string {
 		return x.Args
 	}
 	return nil
+}
+
+func (x *Binary) GetArgv0() string {
+	if x != nil {
+		return x.Argv0
+	}
+	return ""
 }
 
 // Artifact is an upload whose kind Solo recognises: ELF is a binary, the rest is
@@ -3985,12 +3995,13 @@ const file_solo_v1_messages_proto_rawDesc = "" +
 	"\blanguage\x18\x01 \x01(\tR\blanguage\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x1a\n" +
 	"\bartifact\x18\x03 \x01(\tR\bartifact\x12\x12\n" +
-	"\x04args\x18\x04 \x03(\tR\x04args\"`\n" +
+	"\x04args\x18\x04 \x03(\tR\x04args\"v\n" +
 	"\x06Binary\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x1a\n" +
 	"\bartifact\x18\x03 \x01(\tR\bartifact\x12\x12\n" +
-	"\x04args\x18\x04 \x03(\tR\x04args\"J\n" +
+	"\x04args\x18\x04 \x03(\tR\x04args\x12\x14\n" +
+	"\x05argv0\x18\x05 \x01(\tR\x05argv0\"J\n" +
 	"\bArtifact\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x12\n" +

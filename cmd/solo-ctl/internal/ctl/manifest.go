@@ -97,7 +97,7 @@ func (a *app) load(s *sender, path string) (*solov1.DeployRequest, error) {
 	}
 	if filepath.IsAbs(path) {
 		if host, ok := hostProgram(path); ok {
-			return &solov1.DeployRequest{Code: &solov1.DeployRequest_Binary{Binary: &solov1.Binary{Path: host}}}, nil
+			return &solov1.DeployRequest{Code: &solov1.DeployRequest_Binary{Binary: onHost(path, host)}}, nil
 		}
 	}
 	elf, err := isELF(path)
@@ -156,6 +156,16 @@ func hostProgram(path string) (string, bool) {
 	}
 	elf, err := isELF(real)
 	return real, err == nil && elf || errors.Is(err, os.ErrPermission)
+}
+
+// onHost names a program by its path without links, and keeps the name by which it
+// was called: /usr/bin/redis-server is a link to a program that goes by it.
+func onHost(path, real string) *solov1.Binary {
+	b := &solov1.Binary{Path: real}
+	if name := filepath.Base(path); name != filepath.Base(real) {
+		b.Argv0 = name
+	}
+	return b
 }
 
 func isELF(path string) (bool, error) {
@@ -223,6 +233,14 @@ func (s *sender) resolve(req *solov1.DeployRequest, dir string) error {
 				return fmt.Errorf("binary.file: %w", err)
 			}
 			code.Binary.File = ""
+		} else if path := code.Binary.GetPath(); filepath.IsAbs(path) {
+			if host, ok := hostProgram(path); ok {
+				real := onHost(path, host)
+				code.Binary.Path = real.GetPath()
+				if code.Binary.GetArgv0() == "" {
+					code.Binary.Argv0 = real.GetArgv0()
+				}
+			}
 		}
 	}
 	for i, f := range req.GetFiles() {
