@@ -215,6 +215,26 @@ func dial(addr string) error {
 	return say(map[string]string{"dial": addr, "result": outcome(err)})
 }
 
+// greeting is solo.control.v1.FromService{hello{protocol: 1}}.
+var greeting = []byte{0x0a, 0x02, 0x08, 0x01}
+
+// hello greets the kernel and waits for an answer.
+func hello(string) error {
+	if err := control(greeting); err != nil {
+		return err
+	}
+	fd, err := strconv.Atoi(os.Getenv("SOLO_CONTROL"))
+	if err != nil {
+		return err
+	}
+	answer := make([]byte, 4096)
+	n, err := unix.Read(fd, answer)
+	if err != nil {
+		return err
+	}
+	return say(map[string]int{"answer": n})
+}
+
 // garbage sends a record that is not protobuf to the kernel.
 func garbage(string) error { return control([]byte("\xff\xff\xff\xffthis is no message")) }
 
@@ -245,6 +265,5 @@ func smuggle(string) error {
 	if err != nil {
 		return err
 	}
-	// solo.control.v1.FromService{hello{protocol: 1}}
-	return unix.Sendmsg(fd, []byte{0x0a, 0x02, 0x08, 0x01}, unix.UnixRights(0, 1, 2), nil, 0)
+	return unix.Sendmsg(fd, greeting, unix.UnixRights(0, 1, 2), nil, 0)
 }
