@@ -18,6 +18,7 @@ type machine struct {
 	log                     string // everything the console said
 	timeout                 time.Duration
 	verbose                 bool
+	out                     io.Writer // what people read
 }
 
 // exitOK is qemu's status when test/vm/init wrote 0x10 to isa-debug-exit.
@@ -25,8 +26,8 @@ const exitOK = 0x10<<1 | 1
 
 // boot runs the machine and fails unless every test in names was reported ok. It
 // blocks for at most the machine's timeout.
-func (m machine) boot(names []string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), m.timeout)
+func (m machine) boot(ctx context.Context, names []string) error {
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	log, err := os.Create(m.log)
 	if err != nil {
@@ -50,11 +51,14 @@ func (m machine) boot(names []string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	r := newReport(os.Stdout, m.verbose)
+	r := newReport(m.out, m.verbose)
 	scanErr := r.read(io.TeeReader(console, log))
 	waitErr := cmd.Wait()
-	if ctx.Err() != nil {
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return fmt.Errorf("hung in %s: ended after %v; its console is in %s", r.where(), m.timeout, m.log)
+	case ctx.Err() != nil:
+		return fmt.Errorf("stopped in %s: %w", r.where(), context.Cause(ctx))
 	}
 	var exit *exec.ExitError
 	if !errors.As(waitErr, &exit) || exit.ExitCode() != exitOK {
@@ -95,7 +99,7 @@ func (r *report) line(line string) {
 		return
 	}
 	if r.verbose || !strings.HasPrefix(line, "=== ") {
-		fmt.Fprintln(r.out, line)
+		r.print("%s", line)
 	}
 	if strings.HasPrefix(strings.TrimSpace(line), "--- SKIP") {
 		r.skipped++
@@ -108,13 +112,17 @@ func (r *report) event(words []string, line string) {
 		r.current, r.skipped = words[1], 0
 	case len(words) == 4 && words[0] == "done":
 		r.results[words[1]] = result{verdict: words[2], seconds: words[3]}
-		fmt.Fprintf(r.out, "vm: %-6s %s (%ss, %d skipped)\n", words[2], words[1], words[3], r.skipped)
+		r.print("vm: %-6s %s (%ss, %d skipped)", words[2], words[1], words[3], r.skipped)
 		r.current = ""
 	case len(words) == 1 && words[0] == "end":
 		r.ended = true
 	default:
-		fmt.Fprintln(r.out, "vm: "+line)
+		r.print("vm: %s", line)
 	}
+}
+
+func (r *report) print(format string, args ...any) {
+	_, _ = fmt.Fprintf(r.out, format+"\n", args...)
 }
 
 // where says what ran last.

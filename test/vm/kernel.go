@@ -111,6 +111,15 @@ func (k *kernel) moduleOrder(wanted ...string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	order, err := sortModules(wanted, files, builtin, dependencies)
+	if err != nil {
+		return nil, fmt.Errorf("modules of Linux %s: %w", k.release, err)
+	}
+	return order, nil
+}
+
+// sortModules is moduleOrder for modules whose files and dependencies are known.
+func sortModules(wanted []string, files map[string]string, builtin map[string]bool, depends func(file string) ([]string, error)) ([]string, error) {
 	var order []string
 	done := make(map[string]bool)
 	var add func(name string) error
@@ -119,19 +128,19 @@ func (k *kernel) moduleOrder(wanted ...string) ([]string, error) {
 		if done[name] || builtin[name] {
 			return nil
 		}
-		done[name] = true
 		file, ok := files[name]
-		if !ok && optional {
+		switch {
+		case !ok && optional:
 			return nil
+		case !ok:
+			return fmt.Errorf("no module %s", name)
 		}
-		if !ok {
-			return fmt.Errorf("Linux %s has no module %s", k.release, name)
-		}
-		deps, err := dependencies(file)
+		done[name] = true
+		names, err := depends(file)
 		if err != nil {
 			return err
 		}
-		for _, d := range deps {
+		for _, d := range names {
 			if err := add(d); err != nil {
 				return err
 			}

@@ -9,18 +9,24 @@
 // in /src/PACKAGE with that package's testdata. They see SOLO_VM=1.
 //
 // It ends with 0 only if every binary ran at least one test, said PASS and left no
-// process, and the VM ended by itself in time.
+// process, and the VM ended by itself in time. Two runs with one -work directory
+// follow one another.
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -32,9 +38,11 @@ func main() {
 	flag.DurationVar(&o.timeout, "timeout", 7*time.Minute, "end the VM after this `long`")
 	flag.BoolVar(&o.verbose, "v", false, "print the tests' names as they run")
 	flag.Parse()
-	o.packages = flag.Args()
+	o.packages, o.out = flag.Args(), os.Stdout
 	start := time.Now()
-	if err := run(o); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	if err := run(ctx, o); err != nil {
 		fmt.Fprintf(os.Stderr, "vm: FAIL: %v\n", err)
 		os.Exit(1)
 	}
@@ -46,10 +54,17 @@ type options struct {
 	timeout              time.Duration
 	verbose              bool
 	packages             []string
+	out                  io.Writer
+	// cache holds the unpacked kernel; work if it is empty.
+	cache string
+	// bare leaves out the host's programs.
+	bare bool
 }
 
 // plan is what test/vm/init reads from /plan.json.
 type plan struct {
+	// Limit is when the VM gives up by itself, should nobody watch it any more.
+	Limit time.Duration
 	Env   []string
 	Tests []test
 }
@@ -60,7 +75,7 @@ type test struct {
 	Dir        string
 }
 
-func run(o options) error {
+func run(ctx context.Context, o options) error {
 	if len(o.packages) == 0 {
 		return errors.New("name the packages to test")
 	}
@@ -72,7 +87,15 @@ func run(o options) error {
 	if err := os.MkdirAll(o.work, 0o755); err != nil {
 		return err
 	}
-	k, err := fetchKernel(o.work)
+	unlock, err := lock(o)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if o.cache == "" {
+		o.cache = o.work
+	}
+	k, err := fetchKernel(o.cache)
 	if err != nil {
 		return err
 	}
@@ -86,9 +109,27 @@ func run(o options) error {
 	}
 	vm := machine{
 		kernel: k.image, initramfs: initramfs, disk: disk,
-		log: filepath.Join(o.work, "console.log"), timeout: o.timeout, verbose: o.verbose,
+		log: filepath.Join(o.work, "console.log"), timeout: o.timeout, verbose: o.verbose, out: o.out,
 	}
-	return vm.boot(names)
+	return vm.boot(ctx, names)
+}
+
+// lock waits until no other run uses the work directory.
+func lock(o options) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(o.work, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		_, _ = fmt.Fprintf(o.out, "vm: another run uses %s: waiting for its end\n", o.work)
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("lock %s: %w", o.work, err)
+	}
+	return func() { _ = f.Close() }, nil
 }
 
 func makeDisk(o options) (string, []string, error) {
@@ -96,13 +137,15 @@ func makeDisk(o options) (string, []string, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	if err := t.addHost(); err != nil {
-		return "", nil, err
+	if !o.bare {
+		if err := t.addHost(); err != nil {
+			return "", nil, err
+		}
 	}
 	if err := t.addDir(o.bin, "/solo/bin"); err != nil {
 		return "", nil, err
 	}
-	p := plan{Env: []string{
+	p := plan{Limit: o.timeout, Env: []string{
 		"PATH=/solo/bin:/usr/sbin:/usr/bin", "HOME=/root", "TMPDIR=/tmp", "LANG=C.UTF-8",
 		"SOLO_VM=1", "SOLO_BIN=/solo/bin",
 		"SOLO_REQUIRE=root,cgroup,cgroup2,userns,seccomp,landlock,python,redis",
@@ -157,11 +200,11 @@ func makeInitramfs(o options, k *kernel) (string, error) {
 		return "", err
 	}
 	program := filepath.Join(o.work, "init")
-	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", program, "./test/vm/init")
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", program, "github.com/solo-os/solo/test/vm/init")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("go build ./test/vm/init: %w", err)
+		return "", fmt.Errorf("go build test/vm/init: %w", err)
 	}
 	path := filepath.Join(o.work, "initramfs.gz")
 	return path, writeInitramfs(path, program, modules)

@@ -20,6 +20,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +34,8 @@ import (
 
 // Plan is what the harness puts at /plan.json of the disk.
 type Plan struct {
+	// Limit ends a VM whose harness is gone.
+	Limit time.Duration
 	Env   []string
 	Tests []Test
 }
@@ -89,6 +92,9 @@ func run() (bool, error) {
 		return false, err
 	}
 	fmt.Printf("@@ up Linux %s\n", bytes.TrimSpace(release))
+	if plan.Limit > 0 {
+		time.AfterFunc(plan.Limit, func() { exit(false) })
+	}
 	ok := true
 	for _, t := range plan.Tests {
 		start := time.Now()
@@ -232,6 +238,7 @@ func loopbackUp() error {
 
 // verdict passes output on and remembers what the testing package said.
 type verdict struct {
+	out    io.Writer
 	line   []byte
 	pass   bool
 	noTest bool
@@ -251,12 +258,12 @@ func (v *verdict) Write(p []byte) (int, error) {
 		}
 		v.line = v.line[:0]
 	}
-	return os.Stdout.Write(p)
+	return v.out.Write(p)
 }
 
 // test runs one binary. It passed when it says so, and exits with 0.
 func test(t Test, env []string) error {
-	v := new(verdict)
+	v := &verdict{out: os.Stdout}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err

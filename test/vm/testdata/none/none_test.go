@@ -1,0 +1,2 @@
+// Package none is for the test of the VM runner: it has no test.
+package none
