@@ -11,11 +11,11 @@ import (
 	solov1 "github.com/solo-os/solo/proto/solo/v1"
 )
 
-// Limits of what a manifest carries in itself; larger things are uploaded.
+// Limits of what a manifest carries in itself, within MaxMessage; larger things are
+// uploaded.
 const (
 	maxCodeBytes = 1 << 20
 	maxFiles     = 64
-	maxFileBytes = 16 << 20
 )
 
 // packDeploy moves code and contents out of the request into sealed memfds, in the
@@ -62,13 +62,6 @@ func fits(in *solov1.DeployRequest) error {
 	}
 	if n := len(in.GetFiles()); n > maxFiles {
 		violations["files"] = fmt.Sprintf("%d files are over the limit of %d", n, maxFiles)
-	}
-	total := 0
-	for _, f := range in.GetFiles() {
-		total += len(f.GetContent())
-	}
-	if total > maxFileBytes {
-		violations["files"] = fmt.Sprintf("%d bytes of content are over the limit of %d", total, maxFileBytes)
 	}
 	if len(violations) > 0 {
 		return invalid(violations)

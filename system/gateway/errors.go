@@ -76,13 +76,9 @@ func withDetails(st *status.Status, details []protoadapt.MessageV1) error {
 	return full.Err()
 }
 
-// bodyError says InvalidArgument where grpc-go says Internal: a body that is not
-// protobuf is the client's mistake.
-func bodyError(err error) error {
-	if status.Code(err) != codes.Internal {
-		return err
-	}
-	return refuse(codes.InvalidArgument, "MALFORMED_BODY", nil, "the request body is not the protobuf message of this method: %s", status.Convert(err).Message())
+// malformed is the answer to a body that is not protobuf: the client's mistake.
+func malformed(err error) error {
+	return refuse(codes.InvalidArgument, "MALFORMED_BODY", nil, "the request body is not the protobuf message of this method: %v", err)
 }
 
 func tooLarge(limit uint64) error {

@@ -102,7 +102,7 @@ func (c Config) close() {
 }
 
 // errStopped is the cancellation cause of an orderly stop.
-var errStopped = errors.New("Solo is shutting down")
+var errStopped = errors.New("this Solo is shutting down")
 
 // Serve answers calls until the kernel orders a stop (nil) or something ends it:
 // the control connection, a listener, or ctx. It announces itself to the kernel
@@ -166,7 +166,7 @@ type gateway struct {
 	life context.Context
 	end  context.CancelCauseFunc
 	// calls counts Solo's own calls in flight.
-	calls sync.WaitGroup
+	calls inflight
 	seen  observer
 }
 
@@ -181,6 +181,7 @@ type server struct {
 
 func (g *gateway) newServer(transport string, creds credentials.TransportCredentials) *server {
 	opts := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(newBodyCodec()),
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.MaxConcurrentStreams(MaxStreams),
 		grpc.MaxHeaderListSize(MaxHeaderBytes),
@@ -228,11 +229,6 @@ func (g *gateway) drain(servers []*server, grace time.Duration) {
 		all.Wait()
 		close(done)
 	}()
-	idle := make(chan struct{})
-	go func() {
-		g.calls.Wait()
-		close(idle)
-	}()
 	limit := time.NewTimer(grace)
 	defer limit.Stop()
 	select {
@@ -240,7 +236,7 @@ func (g *gateway) drain(servers []*server, grace time.Duration) {
 		return
 	case <-limit.C:
 		return
-	case <-idle:
+	case <-g.calls.none():
 	}
 	// What is left are health and reflection streams, and answers being written.
 	select {

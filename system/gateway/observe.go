@@ -2,7 +2,7 @@ package gateway
 
 import (
 	"context"
-	"io"
+	"errors"
 	"sync"
 	"time"
 
@@ -39,7 +39,7 @@ func (o *observer) finished(method string, err error, took time.Duration) {
 	}
 	err = o.conn.TrySend(&controlv1.Observation{
 		Method: method, Code: status.Code(err).String(), DurationMs: float64(took) / float64(time.Millisecond)})
-	if err != nil && err != ipc.ErrFull {
+	if err != nil && !errors.Is(err, ipc.ErrFull) {
 		_ = o.conn.Close() // the reader is gone; the kernel sends another
 		o.conn = nil
 	}
@@ -48,6 +48,7 @@ func (o *observer) finished(method string, err error, took time.Duration) {
 // observed registers a service with each method counted, timed, and with errors
 // about the body put right. It wraps the method descriptors rather than using
 // interceptors, since those do not see a call whose body cannot be decoded.
+// What grpc-go refuses on its own (too long a message, more than one) is counted too.
 type observed struct{ s *server }
 
 // RegisterService implements grpc.ServiceRegistrar.
@@ -69,7 +70,7 @@ func (o observed) unary(m grpc.MethodDesc) grpc.MethodHandler {
 	return func(srv any, ctx context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (out any, err error) {
 		done := o.s.started(m.MethodName)
 		defer func() { done(err) }()
-		return m.Handler(srv, ctx, func(v any) error { return bodyError(dec(v)) }, nil)
+		return m.Handler(srv, ctx, func(v any) error { return receive(dec, v) }, nil)
 	}
 }
 
@@ -83,20 +84,48 @@ func (o observed) stream(st grpc.StreamDesc) grpc.StreamHandler {
 
 // started counts a call in; the returned function counts it out.
 func (g *gateway) started(method string) func(error) {
-	g.calls.Add(1)
+	g.calls.add()
 	begin := time.Now()
 	return func(err error) {
 		g.seen.finished(method, err, time.Since(begin))
-		g.calls.Done()
+		g.calls.done()
 	}
 }
 
-type bodyStream struct{ grpc.ServerStream }
+// inflight counts calls. A sync.WaitGroup does not fit: calls begin while drain
+// already waits.
+type inflight struct {
+	mu   sync.Mutex
+	n    int
+	idle chan struct{} // closed when n becomes 0; nil until somebody waits
+}
 
-func (b bodyStream) RecvMsg(m any) error {
-	err := b.ServerStream.RecvMsg(m)
-	if err == nil || err == io.EOF {
-		return err
+func (f *inflight) add() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.n++
+}
+
+func (f *inflight) done() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n--; f.n == 0 && f.idle != nil {
+		close(f.idle)
+		f.idle = nil
 	}
-	return bodyError(err)
+}
+
+// none returns a channel that is closed when no call is in flight.
+func (f *inflight) none() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n == 0 {
+		c := make(chan struct{})
+		close(c)
+		return c
+	}
+	if f.idle == nil {
+		f.idle = make(chan struct{})
+	}
+	return f.idle
 }

@@ -241,7 +241,7 @@ func (p *pump) output(from *os.File, wrap func([]byte) *solov1.RunResponse) {
 // pollable makes f non-blocking and hands it to the runtime's poller, so that
 // reads and writes end when it is closed. It takes ownership of f.
 func pollable(f *os.File) (*os.File, error) {
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, err

@@ -131,7 +131,7 @@ func (s artifactService) Upload(stream grpc.ClientStreamingServer[solov1.UploadR
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	req = s.request(ctx)
 	req.Op = &controlv1.Request_StoreArtifact{StoreArtifact: &controlv1.StoreArtifactOp{Size: size}}
 	stored, err := unary(ctx, s.server, req, ipc.Files{f}, (*controlv1.Response).GetStored)
