@@ -1,11 +1,13 @@
 package root
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,30 +21,56 @@ import (
 	"github.com/solo-os/solo/test/testenv"
 )
 
-// The test binary is copied beside itself under the names of Solo's programs; which
-// one it then is, its first argument tells.
+// programs is a directory with copies of the test binary under the names of Solo's
+// programs: which one a process then is, its first argument tells.
+var programs string
+
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case "solod":
-		os.Exit(fakeMain())
+		os.Exit(solod())
 	case "solo-kernel":
-		os.Exit(status("solo-kernel", fakeKernel()))
+		fakeExit(fakeKernel())
 	case "solo-launcher":
-		os.Exit(status("solo-launcher", fakeLauncher()))
+		fakeExit(fakeLauncher())
 	}
-	os.Exit(testenv.CheckMain(m))
+	var err error
+	if programs, err = install(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := testenv.CheckMain(m)
+	_ = os.RemoveAll(programs)
+	os.Exit(code)
 }
 
-func status(name string, err error) int {
+func install() (string, error) {
+	dir, err := os.MkdirTemp("", "solo-root-test-")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, name+":", err)
-		return 1
+		return "", err
 	}
-	return 0
+	exe, err := os.ReadFile("/proc/self/exe")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "solod"), exe, 0o755)
+	}
+	for _, name := range []string{"solo-kernel", "solo-launcher", "solo-init"} {
+		err = errors.Join(err, os.Link(filepath.Join(dir, "solod"), filepath.Join(dir, name)))
+	}
+	return dir, err
 }
 
-// fakeMain is solod itself, without cmd/solod's texts.
-func fakeMain() int {
+// fakeExit ends a fake without the race detector's wait of a second.
+func fakeExit(err error) {
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[0], err)
+		syscall.Exit(1)
+	}
+	syscall.Exit(0)
+}
+
+// solod is the real one, with flags that the tests need. A short grace is the only
+// difference.
+func solod() int {
 	o := Options{Version: "v1.2.3-test"}
 	f := flag.NewFlagSet("solod", flag.ContinueOnError)
 	f.StringVar(&o.StateDir, "state-dir", "", "")
@@ -51,6 +79,7 @@ func fakeMain() int {
 	f.StringVar(&o.CgroupRoot, "cgroup-root", "", "")
 	f.Uint64Var(&o.IDBase, "id-base", 0, "")
 	f.StringVar(&o.Config, "config", "", "")
+	f.DurationVar(&o.grace, "grace", 0, "")
 	if err := f.Parse(os.Args[1:]); err != nil {
 		return 2
 	}
@@ -61,16 +90,16 @@ func fakeMain() int {
 	return Run(o)
 }
 
-// fakeLauncher answers each order with its pid, and whether descriptor 4 is what it
-// should be, until its connection ends.
+// fakeLauncher answers each order with its pid until its connection ends. Descriptor 4
+// must be a program.
 func fakeLauncher() error {
 	conn, err := ipc.FileConn(os.NewFile(3, "control"))
 	if err != nil {
 		return err
 	}
-	program := make([]byte, 4)
-	if _, err := os.NewFile(4, "solo-init").ReadAt(program, 0); err != nil {
-		return err
+	magic := make([]byte, 4)
+	if _, err := os.NewFile(4, "solo-init").ReadAt(magic, 0); err != nil || string(magic) != "\x7fELF" {
+		return fmt.Errorf("descriptor 4 begins with %q: %w", magic, err)
 	}
 	for {
 		m := &controlv1.LauncherOrder{}
@@ -86,15 +115,22 @@ func fakeLauncher() error {
 }
 
 // fake is a kernel that does what <state-dir>/script says and appends what happens to
-// <state-dir>/journal, one line at a time.
+// <state-dir>/journal, a line at a time.
 type fake struct {
 	conn   *ipc.Conn
 	boot   *controlv1.Boot
-	script string
+	script []string
+	// launchers keeps the connections open, which a finalizer would close.
+	launchers []*ipc.Conn
 }
 
 func fakeKernel() error {
 	conn, err := ipc.FileConn(os.NewFile(3, "control"))
+	if err != nil {
+		return err
+	}
+	// Before anything is opened here; the runtime's own are left out.
+	open, err := descriptors()
 	if err != nil {
 		return err
 	}
@@ -105,41 +141,40 @@ func fakeKernel() error {
 	}
 	k := &fake{conn: conn, boot: m.GetBoot()}
 	text, _ := os.ReadFile(filepath.Join(k.boot.GetStateDir(), "script"))
-	k.script = string(text)
-	if err := k.save(files); err != nil {
+	k.script = strings.Fields(string(text))
+	data, err := proto.Marshal(k.boot)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(k.boot.GetStateDir(), "boot"), data, 0o600); err != nil {
+		return err
+	}
+	k.note("open %v", open)
+	k.note("args %q env %q", os.Args, os.Environ())
+	k.note("kernel %d", os.Getpid())
+	if err := k.take(files); err != nil {
 		return err
 	}
 	if err := k.act(); err != nil {
 		return err
 	}
-	for {
-		m := &controlv1.RootOrder{}
-		files, _, err := conn.Receive(m)
-		if err != nil {
-			k.note("root gone")
-			return err
+	return k.obey()
+}
+
+// descriptors are what this process has from 3 on, by kind.
+func descriptors() ([]string, error) {
+	entries, err := os.ReadDir("/proc/self/fd")
+	var open []string
+	for _, e := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + e.Name())
+		runtime := strings.Contains(target, "anon_inode") || strings.HasPrefix(target, "/sys/fs/cgroup/cpu")
+		if err != nil || len(e.Name()) == 1 && e.Name() < "3" || runtime {
+			continue
 		}
-		switch o := m.GetOrder().(type) {
-		case *controlv1.RootOrder_NewLauncher:
-			if len(files) != 1 {
-				return fmt.Errorf("new launcher with %d descriptors", len(files))
-			}
-			if err := k.greet("launcher", files[0]); err != nil {
-				return err
-			}
-		case *controlv1.RootOrder_Stop:
-			k.note("stop %d", o.Stop.GetTimeoutMs())
-			if strings.Contains(k.script, "ignore stop") {
-				continue
-			}
-			if strings.Contains(k.script, "fail stop") {
-				return fmt.Errorf("stopping did not work")
-			}
-			return nil
-		case *controlv1.RootOrder_Boot, nil:
-			return fmt.Errorf("unexpected order %v", o)
-		}
+		kind, _, _ := strings.Cut(target, ":[")
+		open = append(open, kind)
 	}
+	return open, err
 }
 
 // note appends one line to the journal.
@@ -151,73 +186,48 @@ func (k *fake) note(format string, args ...any) {
 	}
 }
 
-// save keeps the Boot message for the test and tries each descriptor.
-func (k *fake) save(files ipc.Files) error {
-	data, err := proto.Marshal(k.boot)
-	if err != nil {
-		return err
+// take uses each descriptor of the boot message.
+func (k *fake) take(files ipc.Files) error {
+	if len(files) != len(k.boot.GetNames()) {
+		return fmt.Errorf("%d descriptors for %q", len(files), k.boot.GetNames())
 	}
-	if err := os.WriteFile(filepath.Join(k.boot.GetStateDir(), "boot"), data, 0o600); err != nil {
-		return err
-	}
-	k.note("kernel %d", os.Getpid())
-	open, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return err
-	}
-	var all []string
-	for _, e := range open {
-		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && !strings.Contains(target, "anon_inode") && !strings.Contains(target, "/fd") {
-			kind, _, _ := strings.Cut(target, ":[")
-			all = append(all, kind)
-		}
-	}
-	k.note("open %s", strings.Join(all, " "))
-	k.note("env %d args %q", len(os.Environ()), os.Args)
 	for i, name := range k.boot.GetNames() {
-		if i >= len(files) {
-			return fmt.Errorf("no descriptor for %s", name)
-		}
 		if name == "launcher" {
-			if err := k.greet(name, files[i]); err != nil {
+			if err := k.greet(files[i]); err != nil {
 				return err
 			}
 			continue
 		}
-		go k.serve(name, files[i])
+		go serve(name, files[i])
 	}
 	return nil
 }
 
 // greet asks a launcher for its pid.
-func (k *fake) greet(name string, f *os.File) error {
+func (k *fake) greet(f *os.File) error {
 	conn, err := ipc.FileConn(f)
 	if err != nil {
 		return err
 	}
-	if err := conn.Send(&controlv1.LauncherOrder{Id: 7, Order: &controlv1.LauncherOrder_Compile{Compile: &controlv1.Compile{}}}); err != nil {
-		k.note("%s gone", name)
-		return nil
-	}
+	k.launchers = append(k.launchers, conn)
 	m := &controlv1.LauncherReport{}
-	if _, _, err := conn.Receive(m); err != nil {
-		k.note("%s gone", name)
+	err = conn.Send(&controlv1.LauncherOrder{Id: 7, Order: &controlv1.LauncherOrder_Compile{Compile: &controlv1.Compile{}}})
+	if err == nil {
+		_, _, err = conn.Receive(m)
+	}
+	if err != nil {
+		k.note("launcher: %v", err)
 		return nil
 	}
-	k.note("%s %d", name, m.GetPrepared().GetPid())
-	kept = append(kept, conn)
+	k.note("launcher %d", m.GetPrepared().GetPid())
 	return nil
 }
 
-// kept holds the launchers' connections, which a finalizer would close.
-var kept []*ipc.Conn
-
 // serve says its name to everybody who connects.
-func (k *fake) serve(name string, f *os.File) {
+func serve(name string, f *os.File) {
 	for {
 		fd, _, err := unix.Accept(int(f.Fd()))
 		if err != nil {
-			k.note("accept on %s: %v", name, err)
 			return
 		}
 		_, _ = unix.Write(fd, []byte(name))
@@ -225,45 +235,70 @@ func (k *fake) serve(name string, f *os.File) {
 	}
 }
 
-// act does what the script says before the kernel listens to orders.
+// act does what the script says before the kernel takes orders.
 func (k *fake) act() error {
-	say := func(m *controlv1.RootReport) error { return k.conn.Send(m) }
+	told := func(word string) bool { return slices.Contains(k.script, word) }
 	switch {
-	case strings.Contains(k.script, "boot failed"):
-		return say(&controlv1.RootReport{Report: &controlv1.RootReport_BootFailed{BootFailed: &controlv1.BootFailed{Message: "store: bad\nvery bad"}}})
-	case strings.Contains(k.script, "die"):
-		return fmt.Errorf("died by script")
-	}
-	if strings.Contains(k.script, "spawn") {
-		if err := k.spawn(); err != nil {
+	case told("boot-failed"):
+		return k.conn.Send(&controlv1.RootReport{Report: &controlv1.RootReport_BootFailed{
+			BootFailed: &controlv1.BootFailed{Message: "store: bad\nand worse"},
+		}})
+	case told("die"):
+		return errors.New("died by script")
+	case told("orphan"):
+		// The shell ends and leaves a child of nobody.
+		out, err := exec.Command("/bin/sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo $!").Output()
+		if err != nil {
 			return err
 		}
+		k.note("orphan %s", strings.TrimSpace(string(out)))
 	}
-	if err := say(&controlv1.RootReport{Report: &controlv1.RootReport_Running{Running: &controlv1.Running{}}}); err != nil {
+	if err := k.conn.Send(&controlv1.RootReport{Report: &controlv1.RootReport_Running{Running: &controlv1.Running{}}}); err != nil {
 		return err
 	}
-	if strings.Contains(k.script, "hang up") {
+	switch {
+	case told("hang-up"):
 		_ = k.conn.Close()
 		time.Sleep(time.Hour)
-	}
-	if strings.Contains(k.script, "shutdown") {
-		return say(&controlv1.RootReport{Report: &controlv1.RootReport_ShutdownWanted{ShutdownWanted: &controlv1.ShutdownWanted{TimeoutMs: 1234}}})
+	case told("garbage"):
+		// A message of another kind.
+		return k.conn.Send(&controlv1.Boot{Names: []string{"x"}, StateDir: "/", Version: "1"})
+	case told("shutdown"):
+		return k.conn.Send(&controlv1.RootReport{Report: &controlv1.RootReport_ShutdownWanted{
+			ShutdownWanted: &controlv1.ShutdownWanted{TimeoutMs: 1234},
+		}})
 	}
 	return nil
 }
 
-// spawn starts a shell that leaves an orphan in a group of its own below user/.
-func (k *fake) spawn() error {
-	out, err := exec.Command("/bin/sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!").Output()
-	if err != nil {
-		return err
+// obey takes orders until Stop.
+func (k *fake) obey() error {
+	for {
+		m := &controlv1.RootOrder{}
+		files, _, err := k.conn.Receive(m)
+		if err != nil {
+			k.note("solod gone: %v", err)
+			return err
+		}
+		switch o := m.GetOrder().(type) {
+		case *controlv1.RootOrder_NewLauncher:
+			if len(files) != 1 {
+				return fmt.Errorf("new launcher with %d descriptors", len(files))
+			}
+			if err := k.greet(files[0]); err != nil {
+				return err
+			}
+		case *controlv1.RootOrder_Stop:
+			k.note("stop %d", o.Stop.GetTimeoutMs())
+			switch {
+			case slices.Contains(k.script, "ignore-stop"):
+			case slices.Contains(k.script, "fail-stop"):
+				return errors.New("cannot stop")
+			default:
+				return nil
+			}
+		case *controlv1.RootOrder_Boot, nil:
+			return fmt.Errorf("unexpected order %v", o)
+		}
 	}
-	var pid int
-	if _, err := fmt.Sscan(string(out), &pid); err != nil {
-		return err
-	}
-	k.note("orphan %d", pid)
-	return nil
 }
-
-var _ = syscall.SIGKILL

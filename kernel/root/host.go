@@ -2,17 +2,23 @@ package root
 
 import (
 	"cmp"
+	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/prototext"
 
+	"github.com/solo-os/solo/cgroups"
+	"github.com/solo-os/solo/ipc"
 	controlv1 "github.com/solo-os/solo/proto/solo/control/v1"
 )
 
@@ -22,6 +28,7 @@ type Options struct {
 	IDBase                                                uint64
 
 	listenAt netip.AddrPort
+	grace    time.Duration // stopGrace, unless a test is in a hurry
 }
 
 // Validate completes the options and says what is wrong with their form; it looks at
@@ -70,8 +77,10 @@ func (r *root) readConfig() error {
 	}
 	if err := prototext.Unmarshal(text, c); err != nil {
 		// The library varies its spaces so that nobody compares its texts.
-		what := strings.ReplaceAll(err.Error(), "\u00a0", " ")
-		return fmt.Errorf("config %s: %s", r.Config, strings.TrimPrefix(what, "proto: "))
+		what := strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\u00a0", " "), "proto: ")
+		line := 1
+		_, _ = fmt.Sscanf(what, "(line %d:", &line)
+		return fmt.Errorf("config %s: %s in %q", r.Config, what, strings.Split(string(text), "\n")[line-1])
 	}
 	for field, paths := range map[string][]string{"binary_paths": c.GetBinaryPaths(), "runtime_paths": c.GetRuntimePaths()} {
 		for _, p := range paths {
@@ -234,4 +243,96 @@ func notify(state string) {
 		_ = unix.Sendto(fd, []byte(state), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, &unix.SockaddrUnix{Name: name})
 		_ = unix.Close(fd)
 	}
+}
+
+// openGroups finds the root of the groups: what the flag names, else the unit's own
+// under systemd, else one named after the state directory. Of those below it, solod,
+// launcher and kernel have one each; the kernel makes those of services.
+func (r *root) openGroups() error {
+	h, err := cgroups.Mount()
+	if err != nil {
+		return fmt.Errorf("%w: Solo needs cgroup v2, or v1 with cgroup2 mounted beside it", err)
+	}
+	at, err := h.Current()
+	if err != nil {
+		return err
+	}
+	top, own := r.CgroupRoot, at.Group()
+	if top == "" && own != "/" && os.Getenv("NOTIFY_SOCKET")+os.Getenv("INVOCATION_ID") != "" {
+		top = own
+	}
+	r.boot.CgroupRoot = cmp.Or(top, fmt.Sprintf("/solo-%x", r.seed[:4]))
+	if strings.HasPrefix(own, r.boot.CgroupRoot+"/") {
+		return fmt.Errorf("solod was started in group %s, below its --cgroup-root %s: start it outside", own, r.boot.CgroupRoot)
+	}
+	if h, err = h.Below(r.boot.CgroupRoot); err != nil {
+		return err
+	}
+	for name, group := range map[string]**cgroups.Group{"": &r.top, "/solod": &r.self, "/launcher": &r.launcher.group, "/kernel": &r.kernel.group} {
+		if *group, err = h.Open(r.boot.CgroupRoot + name); err != nil {
+			return err
+		}
+	}
+	r.made = r.self
+	if own != r.top.Path() && strings.HasPrefix(r.top.Path(), "/solo") {
+		r.made = r.top
+	}
+	return nil
+}
+
+// enterGroup kills what an earlier run left, whose solod is gone, as the state
+// directory's lock says, and moves this process to its group.
+func (r *root) enterGroup() error {
+	// The same root given to the solod of another state directory would end that.
+	if err := claim(fmt.Sprintf("solo-cgroup-%.16x", sha256.Sum256([]byte(r.top.Path())))); err != nil {
+		return fmt.Errorf("%w: another solod runs below %s: choose another --cgroup-root", err, r.top.Path())
+	}
+	err := r.clearGroups()
+	if err == nil {
+		r.before, err = r.self.MoveSelf()
+	}
+	return err
+}
+
+// clearGroups kills and removes everything below the root but this process's own group.
+func (r *root) clearGroups() error {
+	ctx, cancel := context.WithTimeout(context.Background(), clearTimeout)
+	defer cancel()
+	children, err := r.top.Children()
+	for _, c := range children {
+		if r.before == nil || c.Path() != r.self.Path() {
+			err = errors.Join(err, c.RemoveTree(ctx))
+		}
+	}
+	return err
+}
+
+// load takes the programs that lie beside solod.
+func (r *root) load() error {
+	var err, err2, err3, err4 error
+	r.launcher.name, r.launcher.unshare = "solo-launcher", unix.CLONE_NEWNS
+	r.kernel.name, r.kernel.unshare = "solo-kernel", unix.CLONE_NEWNET
+	r.launcher.program, err = loadProgram(r.boot.GetProgramDir(), r.launcher.name)
+	r.kernel.program, err2 = loadProgram(r.boot.GetProgramDir(), r.kernel.name)
+	r.init, err3 = os.Open(filepath.Join(r.boot.GetProgramDir(), "solo-init"))
+	r.null, err4 = os.Open(os.DevNull)
+	return cmp.Or(err, err2, err3, err4)
+}
+
+// loadProgram copies a program into a sealed memfd. It is run from there: every
+// restart runs the same bytes, whatever is installed meanwhile.
+func loadProgram(dir, name string) (*os.File, error) {
+	from, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = from.Close() }()
+	f, err := ipc.NewMemfd(name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(f, from); err != nil {
+		return nil, fmt.Errorf("load %s: %w", name, err)
+	}
+	return f, ipc.Seal(f)
 }

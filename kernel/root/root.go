@@ -18,12 +18,15 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -42,6 +45,19 @@ const (
 
 // spec is the root supervisor's: more than 3 restarts of a child within 60 s end it.
 var spec = supervision.Spec{Restart: supervision.Permanent, Intensity: 3, Period: 60 * time.Second}
+
+// child is one of the two programs that solod supervises.
+type child struct {
+	name    string
+	program *os.File
+	unshare uintptr
+	group   *cgroups.Group
+
+	proc    *os.Process   // nil while it does not run
+	joined  chan struct{} // closed when it sits in its group, or was killed
+	since   time.Time
+	history supervision.State
+}
 
 // root is the state of a running solod.
 type root struct {
@@ -105,8 +121,8 @@ func (r *root) prepare() error {
 	// The last to be killed for want of memory, where that is permitted; not its children.
 	r.oom, _ = os.ReadFile("/proc/self/oom_score_adj")
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-900"), 0)
-	var err2 error
-	r.null, err2 = os.Open(os.DevNull)
+	// What was inherited goes no further (close_range(2)).
+	err2 := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	return cmp.Or(err, err2, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 }
 
@@ -125,6 +141,7 @@ func (r *root) start() error {
 		return err
 	}
 	if r.kernel.proc != nil {
+		<-r.launcher.joined
 		r.order(&controlv1.RootOrder{Order: &controlv1.RootOrder_NewLauncher{NewLauncher: &controlv1.NewLauncher{}}}, link)
 		return nil
 	}
@@ -139,8 +156,61 @@ func (r *root) start() error {
 	}
 	r.conn = conn
 	go r.receive(conn)
+	<-r.launcher.joined // both at once: a move waits for all processors of the host
+	<-r.kernel.joined
 	r.order(&controlv1.RootOrder{Order: &controlv1.RootOrder_Boot{Boot: r.boot}}, append(ipc.Files{link}, r.files...)...)
 	return nil
+}
+
+// run starts a child in its group, with files from descriptor 3 on. No Pdeathsig: it
+// follows the thread that forks, not the process. A session of its own keeps the
+// terminal's signals from it.
+func (r *root) run(c *child, files ...*os.File) error {
+	// By our own table of descriptors: in the child's the numbers change before exec.
+	program := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), c.program.Fd())
+	proc, err := os.StartProcess(program, []string{c.name}, &os.ProcAttr{
+		Dir: "/", Env: []string{}, Files: append([]*os.File{r.null, os.Stderr, os.Stderr}, files...),
+		Sys: &syscall.SysProcAttr{Setsid: true, Unshareflags: c.unshare},
+	})
+	if err != nil {
+		return fmt.Errorf("start %s: %w", c.name, err)
+	}
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", proc.Pid), r.oom, 0)
+	c.proc, c.since, c.joined = proc, time.Now(), make(chan struct{})
+	go func() {
+		// Until it is waited for, its pid is its own.
+		if err := cmp.Or(c.group.Create(), c.group.AddProc(proc.Pid)); err != nil {
+			r.say("%s: %v", c.name, err)
+			_ = proc.Kill()
+		}
+		close(c.joined)
+		state, _ := proc.Wait()
+		r.events <- func() { r.exited(c, state) }
+	}()
+	return nil
+}
+
+// kill ends the child and what it has forked.
+func (c *child) kill() { _ = c.group.Kill() }
+
+// reap collects orphans of sandboxes, which become children of the subreaper, but no
+// child in known: those are waited for by pid. When one of known is the first that
+// has ended, it hides the others: reap again after its exit was received.
+func reap(known ...*child) {
+	for {
+		var info unix.Siginfo
+		if err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil || info.Signo == 0 {
+			return
+		}
+		// si_pid comes first in the union, which is aligned to 8 bytes (sigaction(2)).
+		pid := int(*(*int32)(unsafe.Add(unsafe.Pointer(&info), 16)))
+		for _, c := range known {
+			if c.proc != nil && c.proc.Pid == pid {
+				return
+			}
+		}
+		_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+	}
 }
 
 // order sends to the kernel, which is ended if it does not read.
@@ -164,7 +234,7 @@ func (r *root) receive(conn *ipc.Conn) {
 }
 
 func (r *root) reported(conn *ipc.Conn, m *controlv1.RootReport, err error) {
-	if conn != r.conn { // an earlier kernel's
+	if r.done || conn != r.conn { // of an earlier kernel
 		return
 	}
 	switch rep := m.GetReport().(type) {
@@ -189,7 +259,7 @@ func (r *root) reported(conn *ipc.Conn, m *controlv1.RootReport, err error) {
 
 // stop asks the kernel to stop everything. Asked again, it only limits the time anew.
 func (r *root) stop(timeout time.Duration) {
-	time.AfterFunc(timeout+stopGrace, func() {
+	time.AfterFunc(timeout+cmp.Or(r.grace, stopGrace), func() {
 		r.events <- func() { r.fail(errors.New("solo-kernel did not stop in time: everything is ended")) }
 	})
 	if r.stopping {
@@ -288,7 +358,7 @@ func (r *root) fail(err error) {
 	r.done, r.status = true, 1
 }
 
-// say writes one line to the operator.
+// say writes one line to the operator; any goroutine may call it.
 func (r *root) say(format string, args ...any) {
 	fmt.Fprintln(os.Stderr, "solod: "+strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; "))
 }
