@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +15,15 @@ import (
 	"github.com/solo-os/solo/test/testenv"
 )
 
-func TestMain(m *testing.M) { os.Exit(testenv.CheckMain(m)) }
+func TestMain(m *testing.M) {
+	if !testenv.Long() {
+		// Each history is tens of syncs.
+		if err := flag.Set("rapid.checks", "30"); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(testenv.CheckMain(m))
+}
 
 const patience = 30 * time.Second
 
