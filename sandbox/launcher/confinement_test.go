@@ -180,7 +180,7 @@ func TestTmpIsNoexec(t *testing.T) {
 	} {
 		s := r.prepare()
 		l := s.newLease("tmp")
-		l.mounts[0].Close()
+		_ = l.mounts[0].Close()
 		l.mounts[0] = s.tmpfs(c.attr)
 		l.LandlockFs, l.LandlockRules = 0, nil
 		out, _ := s.start(l).finish()

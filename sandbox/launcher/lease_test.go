@@ -26,6 +26,10 @@ func deny(calls ...uint32) []byte {
 		prog = append(prog, insn{unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, uint8(len(calls) - i), 0, nr})
 	}
 	prog = append(prog, insn{unix.BPF_RET | unix.BPF_K, 0, 0, 0x7fff0000}, insn{unix.BPF_RET | unix.BPF_K, 0, 0, 0x00050000 | uint32(unix.EPERM)})
+	return encode(prog...)
+}
+
+func encode(prog ...insn) []byte {
 	var out bytes.Buffer
 	for _, i := range prog {
 		_ = binary.Write(&out, binary.NativeEndian, i.code)

@@ -35,18 +35,22 @@ func newRig(t *testing.T) *rig {
 	testenv.RequireSandbox(t)
 	built, err := build()
 	must(t, err)
+	initProgram, err := os.Open(built.init)
+	must(t, err)
+	return newRigWith(t, initProgram)
+}
+
+// newRigWith starts a launcher with this as solo-init, and closes it.
+func newRigWith(t *testing.T, initProgram *os.File) *rig {
+	t.Helper()
+	testenv.RequireSandbox(t)
+	built, err := build()
+	must(t, err)
 	group := fmt.Sprintf("/solo-test-%d-%d", os.Getpid(), rigs.Add(1))
 	testenv.Leaks(t, testenv.Scope{Cgroups: []string{group}})
 	conn, peer, err := ipc.Pair()
 	must(t, err)
-	initProgram, err := os.Open(built.init)
-	must(t, err)
-	r := &rig{t: t, conn: conn, group: group, victim: built.victim}
-	r.command = exec.Command(built.launcher)
-	r.command.Env = []string{}
-	r.command.Stderr = os.Stderr
-	r.command.ExtraFiles = []*os.File{peer, initProgram}
-	r.command.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	r := &rig{t: t, conn: conn, group: group, victim: built.victim, command: launcherCommand(built, peer, initProgram)}
 	must(t, r.command.Start())
 	_ = peer.Close()
 	_ = initProgram.Close()
@@ -56,6 +60,15 @@ func newRig(t *testing.T) *rig {
 		r.removeGroups()
 	})
 	return r
+}
+
+func launcherCommand(built programs, control, initProgram *os.File) *exec.Cmd {
+	c := exec.Command(built.launcher)
+	c.Env = []string{}
+	c.Stderr = os.Stderr
+	c.ExtraFiles = []*os.File{control, initProgram}
+	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	return c
 }
 
 // groupDirs lists the directories of a cgroup and its children, those first, in every

@@ -24,10 +24,15 @@ type shell struct {
 	pid    int
 	idBase uint32
 	cgroup string
+	ended  bool
 }
 
 // end kills the shell and waits until it is gone.
 func (s *shell) end() {
+	if s.ended {
+		return
+	}
+	s.ended = true
 	_ = unix.PidfdSendSignal(int(s.pidfd.Fd()), unix.SIGKILL, nil, 0)
 	s.waitGone()
 	_ = s.conn.Close()
