@@ -53,7 +53,7 @@ func (o Options) Validate() error {
 		if o.CA != "" || o.Cert != "" || o.Key != "" {
 			return fmt.Errorf("certificates are for host:port, not for %s", o.Addr)
 		}
-		if !strings.HasPrefix(strings.TrimPrefix(strings.TrimPrefix(o.Addr, "unix:"), "//"), "/") {
+		if !strings.HasPrefix(o.path(), "/") {
 			return fmt.Errorf("address %q: the path of the socket must be absolute", o.Addr)
 		}
 		return nil
@@ -68,6 +68,11 @@ func (o Options) Validate() error {
 }
 
 func (o Options) unix() bool { return strings.HasPrefix(o.Addr, "unix:") }
+
+// path is the socket's path of unix:/path and unix:///path.
+func (o Options) path() string {
+	return strings.TrimPrefix(strings.TrimPrefix(o.Addr, "unix:"), "//")
+}
 
 // Client is a connection to the API. Its fields are safe for concurrent use.
 type Client struct {
@@ -89,17 +94,21 @@ func Open(o Options) (*Client, error) {
 		return nil, err
 	}
 	creds := insecure.NewCredentials()
-	target := o.Addr
+	target, network, addr := "passthrough:///localhost", "unix", o.path()
 	if !o.unix() {
 		config, err := o.tls()
 		if err != nil {
 			return nil, err
 		}
 		creds = credentials.NewTLS(config)
-		target = "passthrough:///" + o.Addr
+		target, network, addr = "passthrough:///"+o.Addr, "tcp", o.Addr
 	}
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
+		// gRPC's own resolvers would take a path or an address for a URL.
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		}),
 		grpc.WithNoProxy(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReceive)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
