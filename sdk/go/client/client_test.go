@@ -207,16 +207,18 @@ func TestBadFiles(t *testing.T) {
 }
 
 // uploads is a kernel that takes uploads of at most limit bytes.
-func uploads(t *testing.T, limit uint64, got *bytes.Buffer) gatewaytest.Handler {
+func uploads(t *testing.T, limit uint64, got chan<- []byte) gatewaytest.Handler {
 	return func(k *gatewaytest.Kernel, req *controlv1.Request, files ipc.Files) {
 		defer files.Close()
 		if req.GetAuthorizeUpload() != nil {
 			_ = k.Respond(req, &controlv1.Response{Result: &controlv1.Response_UploadAuthorized{UploadAuthorized: &controlv1.UploadAuthorized{MaxBytes: limit}}})
 			return
 		}
-		if _, err := got.ReadFrom(files[0]); err != nil {
+		content, err := io.ReadAll(files[0])
+		if err != nil {
 			t.Errorf("read: %v", err)
 		}
+		got <- content
 		_ = k.Respond(req, &controlv1.Response{Result: &controlv1.Response_Stored{Stored: &solov1.UploadResponse{Digest: "sha256:1", Size: req.GetStoreArtifact().GetSize()}}})
 	}
 }
@@ -237,8 +239,8 @@ var errBroken = errors.New("disk on fire")
 func (broken) Read([]byte) (int, error) { return 0, errBroken }
 
 func TestUpload(t *testing.T) {
-	var got bytes.Buffer
-	g := gatewaytest.Start(t, uploads(t, 3<<20, &got), nil)
+	got := make(chan []byte, 2)
+	g := gatewaytest.Start(t, uploads(t, 3<<20, got), nil)
 	c, err := client.Open(client.Options{Addr: "unix://" + g.Socket, Token: "t"})
 	if err != nil {
 		t.Fatal(err)
@@ -247,18 +249,20 @@ func TestUpload(t *testing.T) {
 
 	content := bytes.Repeat([]byte("solo "), 500_000)
 	r, err := c.Upload(t.Context(), bytes.NewReader(content))
-	if err != nil || r.GetDigest() != "sha256:1" || r.GetSize() != uint64(len(content)) || !bytes.Equal(got.Bytes(), content) {
-		t.Errorf("upload: %v, %v, %d bytes arrived", r, err, got.Len())
+	if err != nil || r.GetDigest() != "sha256:1" || r.GetSize() != uint64(len(content)) {
+		t.Fatalf("upload: %v, %v", r, err)
+	}
+	if arrived := <-got; !bytes.Equal(arrived, content) {
+		t.Errorf("%d bytes arrived, and others", len(arrived))
 	}
 	var zeros endless
 	if _, err := c.Upload(t.Context(), &zeros); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("an endless upload: %v after %d bytes", err, zeros.n)
 	}
-	got.Reset()
 	if _, err := c.Upload(t.Context(), io.MultiReader(strings.NewReader("half"), broken{})); !errors.Is(err, errBroken) {
 		t.Errorf("an unreadable file: %v", err)
 	}
-	if got.Len() > 0 {
-		t.Errorf("half a file of %d bytes was stored", got.Len())
+	if len(got) > 0 {
+		t.Errorf("half a file of %d bytes was stored", len(<-got))
 	}
 }
