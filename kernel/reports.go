@@ -100,8 +100,9 @@ func (k *Kernel) controlEnded(inst *instance, err error) {
 		return
 	}
 	if inst.svc.role != nil && inst.cause == "" && inst.asked != nil {
-		// A system service without its connection is of no use.
-		k.end(inst, reasonProtocol)
+		// A system service without its connection is of no use, and has mostly ended
+		// itself: solo-init's word of how comes by another way.
+		k.end(inst, "")
 	}
 }
 

@@ -127,8 +127,6 @@ func (s *service) state() string {
 		return stateReady
 	case waiting > 0 && ready+waiting == len(s.slots):
 		return stateBackoff
-	case live == 0 && waiting == 0 && !s.busy:
-		return stateStopped
 	}
 	return stateStarting
 }

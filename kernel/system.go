@@ -144,7 +144,7 @@ func (sys *systemServices) announceLogs(inst *instance) {
 func (sys *systemServices) relayLogs(inst *instance) {
 	for _, f := range inst.logs {
 		go func() {
-			defer f.Close()
+			defer func() { _ = f.Close() }()
 			lines := bufio.NewReaderSize(f, 4096)
 			for {
 				line, _, err := lines.ReadLine()
