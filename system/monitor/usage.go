@@ -53,7 +53,7 @@ type usage struct {
 
 	mu        sync.Mutex
 	instances map[instanceKey]*instance
-	round     uint64 // the last that is complete
+	round     uint64 // of the last samples
 	watchers  map[*watcher]struct{}
 	buf       []byte // guarded by sampling
 }
@@ -110,26 +110,23 @@ func (u *usage) sampleAll(now time.Time) {
 	for _, i := range u.instances {
 		list = append(list, i)
 	}
-	round := u.round + 1
 	u.mu.Unlock()
+	read := make(map[*instance]sample, len(list))
 	for _, i := range list {
 		s, err := readSample(i.files, i.v2, u.buf)
-		if err != nil {
-			// The group is gone, and InstanceGone is on its way; or a file says what
-			// no group's does.
-			if errors.Is(err, errUsage) {
-				u.note("usage of %s: %v", i.service, err)
-			}
-			continue
-		}
-		u.mu.Lock()
-		s.cpuUsec = max(s.cpuUsec, i.last.cpuUsec)
-		i.last, i.at, i.round = s, now, round
-		u.mu.Unlock()
+		if err == nil {
+			read[i] = s
+		} else if errors.Is(err, errUsage) {
+			u.note("usage of %s: %v", i.service, err)
+		} // else the group is gone, and InstanceGone on its way
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.round = round
+	u.round++
+	for i, s := range read {
+		s.cpuUsec = max(s.cpuUsec, i.last.cpuUsec)
+		i.last, i.at, i.round = s, now, u.round
+	}
 	for w := range u.watchers {
 		w.poke()
 	}
@@ -210,7 +207,7 @@ func (u *usage) samples(f filter, seen uint64) ([]*solov1.WatchResponse, uint64)
 	}
 	var list []*solov1.WatchResponse
 	for _, i := range u.instances {
-		if i.round <= seen || i.round > u.round || !f.match(i.service, i.tier) {
+		if i.round <= seen || !f.match(i.service, i.tier) {
 			continue
 		}
 		list = append(list, &solov1.WatchResponse{

@@ -75,6 +75,8 @@ type watcher struct {
 	usage *usage
 	conn  *ipc.Conn
 	wake  chan struct{} // holds one
+	// joined is the last number when it joined.
+	joined uint64
 	// seen is the round of samples sent last.
 	seen uint64
 }
@@ -125,16 +127,23 @@ func (w *watcher) poke() {
 	}
 }
 
-// run sends until the other side closes, ctx ends, or everything was sent that was
-// asked for.
-func (w *watcher) run(ctx context.Context) error {
-	last := w.store.join(w)
-	defer w.store.leave(w)
+// join makes now the watcher's now: it misses nothing that comes later.
+func (w *watcher) join() {
+	w.joined = w.store.join(w)
 	if w.filter.kinds&wantMetrics != 0 {
 		w.usage.join(w)
-		defer w.usage.leave(w)
 	}
-	pos, complete, err := w.start(last)
+}
+
+func (w *watcher) leave() {
+	w.usage.leave(w)
+	w.store.leave(w)
+}
+
+// run sends until the other side closes, ctx ends, or everything was sent that was
+// asked for. The watcher has joined.
+func (w *watcher) run(ctx context.Context) error {
+	pos, complete, err := w.start(w.joined)
 	if err != nil {
 		return err
 	}
@@ -248,8 +257,9 @@ func (m *monitor) watch(req *controlv1.Watcher, f *os.File) {
 		_ = conn.Close()
 		return
 	}
+	w.join()
 	m.work.Go(func() {
-		defer func() { <-m.slots }()
+		defer func() { w.leave(); <-m.slots }()
 		ctx, cancel := context.WithCancel(m.ctx)
 		m.work.Go(func() {
 			defer cancel()
