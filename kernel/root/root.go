@@ -68,7 +68,7 @@ type root struct {
 	init, null       *os.File
 	oom              []byte // what was in oom_score_adj
 	launcher, kernel child
-	conn             *ipc.Conn      // to the kernel
+	conn             *ipc.Conn      // to the kernel; nil when that is gone or going
 	top, self, made  *cgroups.Group // made is the topmost that is no unit's
 	before           *cgroups.Placement
 	begun, due       time.Time   // due is when what does not run is started
@@ -252,6 +252,7 @@ func (r *root) reported(conn *ipc.Conn, m *controlv1.RootReport, err error) {
 	case nil:
 		if !r.stopping {
 			r.say("connection to solo-kernel: %v", err)
+			r.conn = nil
 			r.kernel.kill()
 		}
 	}
@@ -267,7 +268,7 @@ func (r *root) stop(timeout time.Duration) {
 	}
 	r.stopping = true
 	notify("STOPPING=1")
-	if r.kernel.proc == nil {
+	if r.conn == nil {
 		r.done = true
 		return
 	}
@@ -284,7 +285,7 @@ func (r *root) exited(c *child, state *os.ProcessState) {
 		r.fail(fmt.Errorf("solo-kernel, while it stopped: %v", state))
 	case r.stopping:
 		r.done = c == &r.kernel
-	case c == &r.launcher && r.kernel.proc == nil:
+	case c == &r.launcher && r.conn == nil:
 		// It went with its kernel, whose restart waits for this.
 		r.restart()
 	default:
@@ -298,6 +299,7 @@ func (r *root) exited(c *child, state *os.ProcessState) {
 func (r *root) schedule(c *child, x supervision.Exit) {
 	c.kill()
 	if c == &r.kernel {
+		r.conn = nil
 		r.launcher.kill()
 	}
 	var d supervision.Decision
@@ -313,7 +315,8 @@ func (r *root) schedule(c *child, x supervision.Exit) {
 // restart starts what does not run and is due. A launcher whose kernel is gone must be
 // gone too: the next kernel sweeps the groups that it works in.
 func (r *root) restart() {
-	if r.done || r.stopping || r.launcher.proc != nil || time.Now().Before(r.due) {
+	going := r.launcher.proc != nil || r.kernel.proc != nil && r.conn == nil
+	if r.done || r.stopping || going || time.Now().Before(r.due) {
 		return
 	}
 	if err := r.start(); err != nil {

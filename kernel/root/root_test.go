@@ -188,6 +188,21 @@ func TestLauncherKilled(t *testing.T) {
 	r.stop()
 }
 
+// TestCountsApart: a launcher that ends with its kernel has not failed itself, so three
+// ends of each are within the intensity.
+func TestCountsApart(t *testing.T) {
+	r := newRig(t, "")
+	r.start()
+	r.ready()
+	for n := 1; n <= 3; n++ {
+		kill(t, r.pids("kernel", n)[n-1])
+		r.pids("kernel", n+1)
+		kill(t, r.pids("launcher", 2*n)[2*n-1])
+		r.pids("launcher", 2*n+1)
+	}
+	r.stop()
+}
+
 // TestIntensity: the fourth end of a child within a minute is solod's.
 func TestIntensity(t *testing.T) {
 	r := newRig(t, "")
