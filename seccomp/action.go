@@ -45,11 +45,12 @@ func (a Action) String() string {
 		return "LOG"
 	case Allow:
 		return "ALLOW"
+	default:
+		if n, ok := a.IsErrno(); ok {
+			return fmt.Sprintf("ERRNO(%d)", n)
+		}
+		return fmt.Sprintf("ACTION(%#x)", uint32(a))
 	}
-	if n, ok := a.IsErrno(); ok {
-		return fmt.Sprintf("ERRNO(%d)", n)
-	}
-	return fmt.Sprintf("ACTION(%#x)", uint32(a))
 }
 
 // parseAction reads an action's OCI name. TRACE and NOTIFY need somebody who answers

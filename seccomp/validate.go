@@ -1,6 +1,7 @@
 package seccomp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,7 +10,7 @@ import (
 // Validate finds rules that are wrong or have no effect. All mistakes are returned,
 // joined, each a *ProfileError that names the rule.
 func (p *Profile) Validate() error {
-	var errs []error
+	var errs []*ProfileError
 	report := func(rule int, call, problem string, args ...any) {
 		errs = append(errs, &ProfileError{Rule: rule, Call: call, Problem: fmt.Sprintf(problem, args...)})
 	}
@@ -30,18 +31,22 @@ func (p *Profile) Validate() error {
 		report(-1, "", "%d rules, at most %d", total, maxRules)
 	}
 	if errs != nil {
-		return errors.Join(errs...)
+		return join(errs)
 	}
 	for name, rules := range p.byName() {
 		p.lint(name, rules, report)
 	}
-	slices.SortFunc(errs, func(a, b error) int {
-		x, y := a.(*ProfileError), b.(*ProfileError)
-		if x.Rule != y.Rule {
-			return x.Rule - y.Rule
-		}
-		return slices.Compare([]byte(x.Call), []byte(y.Call))
+	slices.SortFunc(errs, func(x, y *ProfileError) int {
+		return cmp.Or(cmp.Compare(x.Rule, y.Rule), cmp.Compare(x.Call, y.Call))
 	})
+	return join(errs)
+}
+
+func join(list []*ProfileError) error {
+	errs := make([]error, len(list))
+	for i, e := range list {
+		errs[i] = e
+	}
 	return errors.Join(errs...)
 }
 

@@ -69,8 +69,9 @@ static int integer(const struct pb_field *f, int32_t *v)
 	return 0;
 }
 
-// pair reads the messages of a lease that are one path and one or two numbers.
-static int pair(struct pb_in in, const char **path, uint64_t n[4])
+// pair reads the messages of a lease that have a path, if path is not null, and
+// numbers in their other fields up to last.
+static int pair(struct pb_in in, const char **path, uint32_t last, uint64_t n[4])
 {
 	struct pb_field f;
 	int r;
@@ -79,7 +80,7 @@ static int pair(struct pb_in in, const char **path, uint64_t n[4])
 	if (path)
 		*path = "";
 	while ((r = pb_next(&in, &f)) > 0) {
-		if (f.number > 3)
+		if (f.number > last)
 			return -1;
 		if (path && f.number == 1) {
 			if (!(*path = string(&lease_arena, &f)))
@@ -108,12 +109,12 @@ static int lease_field(struct lease *l, const struct pb_field *f)
 	case 4:
 		return (l->cwd = string(&lease_arena, f)) ? 0 : -1;
 	case 5:
-		if (!f->is_bytes || l->n_mounts == MAX_FDS || pair(f->bytes, &path, n) < 0 || n[2] > 1 || n[3])
+		if (!f->is_bytes || l->n_mounts == MAX_FDS || pair(f->bytes, &path, 2, n) < 0 || n[2] > 1)
 			return -1;
 		l->mounts[l->n_mounts++] = (struct lease_mount){path, (int)n[2]};
 		return 0;
 	case 6:
-		if (!f->is_bytes || l->n_files == MAX_FDS || pair(f->bytes, &path, n) < 0 || n[2] > 0777 || n[3])
+		if (!f->is_bytes || l->n_files == MAX_FDS || pair(f->bytes, &path, 2, n) < 0 || n[2] > 0777)
 			return -1;
 		l->files[l->n_files++] = (struct lease_file){path, (uint32_t)n[2]};
 		return 0;
@@ -122,7 +123,7 @@ static int lease_field(struct lease *l, const struct pb_field *f)
 			return -1;
 		return (l->directories[l->n_directories++] = string(&lease_arena, f)) ? 0 : -1;
 	case 8:
-		if (!f->is_bytes || l->n_rlimits == MAX_RLIMITS || pair(f->bytes, NULL, n) < 0 || n[1] > 64)
+		if (!f->is_bytes || l->n_rlimits == MAX_RLIMITS || pair(f->bytes, NULL, 3, n) < 0 || n[1] > 64)
 			return -1;
 		l->rlimits[l->n_rlimits++] = (struct lease_rlimit){(uint32_t)n[1], n[2], n[3]};
 		return 0;
@@ -137,7 +138,7 @@ static int lease_field(struct lease *l, const struct pb_field *f)
 		l->landlock_scoped = f->varint;
 		return f->is_bytes ? -1 : 0;
 	case 13:
-		if (!f->is_bytes || l->n_rules == MAX_RULES || pair(f->bytes, &path, n) < 0 || n[3])
+		if (!f->is_bytes || l->n_rules == MAX_RULES || pair(f->bytes, &path, 2, n) < 0)
 			return -1;
 		l->rules[l->n_rules++] = (struct lease_rule){path, n[2]};
 		return 0;

@@ -170,7 +170,7 @@ func export(filter *libseccomp.ScmpFilter) ([]byte, error) {
 		return nil, &CompileError{Op: "memfd_create", Err: err}
 	}
 	f := os.NewFile(uintptr(fd), "seccomp")
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if err := filter.ExportBPF(f); err != nil {
 		return nil, &CompileError{Op: "export", Err: err}
 	}
