@@ -6,7 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -239,4 +242,30 @@ func TestDigestsAreKept(t *testing.T) {
 	if got := resolved(t, l, hostPath(p)).Digest; got != digestOf(append(static, 0)) {
 		t.Errorf("digest of the old content: %s", got)
 	}
+}
+
+// TestChangedWhileRead: no digest of a mixture of two contents is answered.
+func TestChangedWhileRead(t *testing.T) {
+	dir := place(t)
+	l := library(t, dir)
+	p := write(t, dir+"/p", append(static, make([]byte, 8<<20)...), 0o755)
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := int64(1); !stop.Load(); i++ {
+			if err := os.Chtimes(p, time.Unix(i, 0), time.Unix(i, 0)); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	defer wg.Wait()
+	defer stop.Store(true)
+	for range 1000 {
+		if _, err := l.Resolve(hostPath(p)); err != nil {
+			refused(t, err, "binary.path", "changed", "try again")
+			return
+		}
+	}
+	t.Error("a file that changes all the time was read 1000 times")
 }

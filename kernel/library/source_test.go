@@ -216,3 +216,31 @@ func TestTooManyMounts(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestMountsLeaveClosedDirectories: a pattern that is a link to where the sandbox has
+// a file system of its own is there under its own path only.
+func TestMountsLeaveClosedDirectories(t *testing.T) {
+	tried := 0
+	for _, p := range []string{"/etc/mtab", "/var/lock"} {
+		if real, err := filepath.EvalSymlinks(p); err != nil || !isClosed(real) {
+			continue
+		}
+		tried++
+		l := withRuntimes(t, map[string]string{"x.textproto": fmt.Sprintf(`name: "x" suffixes: ".x" argv: "$FILE" program: "/bin/sh" mounts: %q`, p)})
+		code, err := l.Resolve(sourceOf(put(t, l, nil), "m.x", ""))
+		must(t, err)
+		found := false
+		for _, m := range code.Mounts {
+			found = found || m.Target == p
+			if isClosed(m.Target) {
+				t.Errorf("%s is mounted for %s", m.Target, p)
+			}
+		}
+		if !found {
+			t.Errorf("%s is not mounted: %v", p, code.Mounts)
+		}
+	}
+	if tried == 0 {
+		t.Skip("the host has no such link")
+	}
+}
