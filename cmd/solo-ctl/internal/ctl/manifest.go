@@ -233,6 +233,9 @@ func (s *sender) resolve(req *solov1.DeployRequest, dir string) error {
 				return fmt.Errorf("binary.file: %w", err)
 			}
 			code.Binary.File = ""
+			if code.Binary.GetArgv0() == "" {
+				code.Binary.Argv0 = filepath.Base(file)
+			}
 		} else if path := code.Binary.GetPath(); filepath.IsAbs(path) {
 			if host, ok := hostProgram(path); ok {
 				real := onHost(path, host)
