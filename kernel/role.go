@@ -135,9 +135,11 @@ func (r *role) files(k *Kernel) ([]sandbox.File, error) {
 	return out, nil
 }
 
-// prepareState makes the directories of all roles.
+// prepareState makes the directories of all roles. On the host they belong to the id
+// 1000, which may be a person's: that the state directory is closed to everybody but
+// root is what keeps them apart.
 func prepareState(stateDir string) error {
-	var errs []error
+	errs := []error{os.Chmod(stateDir, 0o700)}
 	for _, r := range roles() {
 		if r.data != "" {
 			errs = append(errs, dataDir(stateDir, r.data))
