@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -12,9 +13,10 @@ import (
 )
 
 // connect connects a socket that was made inside an instance to 127.0.0.1:port
-// there, waiting until the deadline. It takes f over, also when it fails.
-func connect(f *os.File, port uint16, deadline time.Time) (*net.TCPConn, error) {
-	defer f.Close()
+// there, waiting until the deadline or the end of ctx. It takes f over, also when it
+// fails.
+func connect(ctx context.Context, f *os.File, port uint16, deadline time.Time) (*net.TCPConn, error) {
+	defer func() { _ = f.Close() }()
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
@@ -42,7 +44,12 @@ func connect(f *os.File, port uint16, deadline time.Time) (*net.TCPConn, error) 
 		return nil, errors.New("connect: not a TCP socket")
 	}
 	if cerr != nil {
-		if err := established(conn, deadline); err != nil {
+		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+		err := established(conn, deadline)
+		if !stop() {
+			err = ctx.Err()
+		}
+		if err != nil {
 			_ = conn.Close()
 			return nil, fmt.Errorf("connect: %w", err)
 		}
@@ -74,8 +81,11 @@ func established(conn *net.TCPConn, deadline time.Time) error {
 		_, err := unix.Getpeername(int(fd))
 		return err == nil
 	})
-	if err := errors.Join(err, serr); err != nil {
-		return err
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return os.ErrDeadlineExceeded // without the socket's own address
+	case err != nil || serr != nil:
+		return errors.Join(err, serr)
 	}
 	return conn.SetWriteDeadline(time.Time{})
 }

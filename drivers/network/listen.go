@@ -38,9 +38,26 @@ func errnoOf(err error) unix.Errno {
 	return unix.EIO
 }
 
-// checkSocket says whether f is what a Backend may bring: a non-blocking TCP socket
-// over IPv4 that is not connected and does not listen.
-func checkSocket(f *os.File) error {
+// hostCookie is the cookie of this process's network namespace, which is the host's
+// (SO_NETNS_COOKIE, Linux 5.14).
+func hostCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("socket: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0, fmt.Errorf("cookie of the network namespace: %w", err)
+	}
+	return cookie, nil
+}
+
+// checkSocket says whether f is what a Backend may bring, and makes it non-blocking: a
+// TCP socket over IPv4 that is not connected, does not listen, and was made in another
+// network namespace than the host's. One of the host's would make this driver connect
+// a client to whatever listens on the host.
+func checkSocket(f *os.File, host uint64) error {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return err
@@ -68,6 +85,15 @@ func checkSocket(f *os.File) error {
 		}
 		if _, err := unix.Getpeername(int(fd)); err == nil {
 			bad = errors.New("connected already")
+			return
+		}
+		cookie, err := unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		if err != nil {
+			bad = fmt.Errorf("getsockopt: %w", err)
+			return
+		}
+		if cookie == host {
+			bad = errors.New("made outside of the sandbox")
 			return
 		}
 		bad = unix.SetNonblock(int(fd), true)

@@ -78,9 +78,13 @@ const (
 // Serve says that the driver is ready and publishes ports until the kernel asks for a
 // stop or ctx ends (nil). It returns when every listener and connection is closed.
 func Serve(ctx context.Context, c *control.Conn, limits Limits) error {
+	host, err := hostCookie()
+	if err != nil {
+		return err
+	}
 	work, cancel := context.WithCancel(context.Background())
 	d := &driver{
-		conn: c, limits: limits.withDefaults(), ctx: work,
+		conn: c, limits: limits.withDefaults(), ctx: work, host: host,
 		ports: map[uint64]*port{}, probes: make(chan struct{}, maxProbes),
 	}
 	defer func() {
@@ -103,6 +107,7 @@ type driver struct {
 	ctx    context.Context
 	ports  map[uint64]*port
 	probes chan struct{}
+	host   uint64 // see hostCookie
 	work   sync.WaitGroup
 }
 
@@ -175,7 +180,7 @@ func (d *driver) backend(b *controlv1.Backend, files ipc.Files) error {
 	}
 	good := files[:0]
 	for _, f := range files {
-		if err := checkSocket(f); err != nil {
+		if err := checkSocket(f, d.host); err != nil {
 			// A service cannot do this, but solo-init's word is not proof.
 			fmt.Fprintf(os.Stderr, "solo-net: socket of %s dropped: %v\n", b.GetInstance(), err)
 			_ = f.Close()

@@ -83,15 +83,11 @@ func sleep(ctx context.Context, d time.Duration) {
 func (p *port) serve(client *net.TCPConn) {
 	service := p.dial()
 	if service == nil {
-		// A reset says "nobody there", which an empty answer would not.
-		_ = client.SetLinger(0)
-		_ = client.Close()
+		// "Nobody there", which an empty answer would not say.
+		reset(client)
 		return
 	}
-	stop := context.AfterFunc(p.ctx, func() {
-		_ = client.Close()
-		_ = service.Close()
-	})
+	stop := context.AfterFunc(p.ctx, func() { reset(client, service) })
 	defer stop()
 	relay(client, service)
 }
@@ -107,7 +103,7 @@ func (p *port) dial() *net.TCPConn {
 		if f == nil {
 			return nil
 		}
-		conn, err := connect(f, p.to, time.Now().Add(p.limits.ConnectTimeout))
+		conn, err := connect(p.ctx, f, p.to, time.Now().Add(p.limits.ConnectTimeout))
 		if err == nil {
 			return conn
 		}

@@ -2,12 +2,14 @@ package network
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	controlv1 "github.com/solo-os/solo/proto/solo/control/v1"
@@ -20,11 +22,13 @@ const (
 	defaultProbeTimeout = time.Second
 	maxProbeTimeout     = time.Minute
 	maxPath             = 2048
+	// maxDetail bounds the reason in the answer to the kernel.
+	maxDetail = 500
 )
 
 // probe starts a probe; the answer is a NetProbeResult. It takes f over.
 func (d *driver) probe(p *controlv1.NetProbe, f *os.File) error {
-	if err := validProbe(p, f); err != nil {
+	if err := d.validProbe(p, f); err != nil {
 		_ = f.Close()
 		return d.probed(p.GetId(), err)
 	}
@@ -45,12 +49,16 @@ func (d *driver) probe(p *controlv1.NetProbe, f *os.File) error {
 func (d *driver) probed(id uint64, err error) error {
 	r := &controlv1.NetProbeResult{Id: id, Ready: err == nil}
 	if err != nil {
-		r.Detail = err.Error()
+		// It may quote what the service answered.
+		r.Detail = strings.ToValidUTF8(err.Error(), "\uFFFD")
+		if len(r.Detail) > maxDetail {
+			r.Detail = strings.ToValidUTF8(r.Detail[:maxDetail], "") + "…"
+		}
 	}
 	return d.conn.Send(&controlv1.FromService{Item: &controlv1.FromService_NetProbeResult{NetProbeResult: r}})
 }
 
-func validProbe(p *controlv1.NetProbe, f *os.File) error {
+func (d *driver) validProbe(p *controlv1.NetProbe, f *os.File) error {
 	if p.GetPort() == 0 || p.GetPort() > 65535 {
 		return fmt.Errorf("port %d is not between 1 and 65535", p.GetPort())
 	}
@@ -63,7 +71,7 @@ func validProbe(p *controlv1.NetProbe, f *os.File) error {
 			return fmt.Errorf("path %.80q has a character that must be escaped", path)
 		}
 	}
-	return checkSocket(f)
+	return checkSocket(f, d.host)
 }
 
 // probe connects f and, if a path is given, makes one GET. nil means ready.
@@ -73,11 +81,11 @@ func probe(ctx context.Context, p *controlv1.NetProbe, f *os.File) error {
 		timeout = defaultProbeTimeout
 	}
 	deadline := time.Now().Add(min(timeout, maxProbeTimeout))
-	conn, err := connect(f, uint16(p.GetPort()), deadline)
+	conn, err := connect(ctx, f, uint16(p.GetPort()), deadline)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	if p.GetHttpPath() == "" {
@@ -96,18 +104,40 @@ func probe(ctx context.Context, p *controlv1.NetProbe, f *os.File) error {
 }
 
 // answer reads the head of an HTTP response, within maxAnswer bytes, and returns nil
-// when its status is 200 to 399.
+// when its status is 200 to 399. The body is left alone: it may have no end.
 func answer(r io.Reader) error {
-	resp, err := http.ReadResponse(bufio.NewReader(io.LimitReader(r, maxAnswer)), nil)
+	head, err := readHead(r)
 	if err != nil {
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			return errors.New("http probe: the answer has no whole head")
-		}
 		return fmt.Errorf("http probe: %w", err)
 	}
-	_ = resp.Body.Close()
+	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(head)), nil)
+	if err != nil {
+		return fmt.Errorf("http probe: %w", err)
+	}
 	if resp.StatusCode < 200 || resp.StatusCode > 399 {
 		return fmt.Errorf("http probe: status %d", resp.StatusCode)
 	}
 	return nil
+}
+
+// readHead reads to the first empty line.
+func readHead(r io.Reader) ([]byte, error) {
+	var head []byte
+	lines := bufio.NewReader(io.LimitReader(r, maxAnswer))
+	for {
+		line, err := lines.ReadBytes('\n')
+		head = append(head, line...)
+		switch {
+		case len(head) == maxAnswer && err != nil:
+			return nil, fmt.Errorf("the answer's head is over %d bytes", maxAnswer)
+		case errors.Is(err, io.EOF):
+			return nil, errors.New("the answer has no whole head")
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, os.ErrDeadlineExceeded
+		case err != nil:
+			return nil, err
+		case len(bytes.TrimRight(line, "\r\n")) == 0:
+			return head, nil
+		}
+	}
 }

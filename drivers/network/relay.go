@@ -12,14 +12,7 @@ import (
 // one. TCPConn's ReadFrom uses splice(2); it holds no more than a pipe's worth.
 func relay(a, b *net.TCPConn) {
 	var once sync.Once
-	abort := func() {
-		once.Do(func() {
-			_ = a.SetLinger(0)
-			_ = b.SetLinger(0)
-			_ = a.Close()
-			_ = b.Close()
-		})
-	}
+	abort := func() { once.Do(func() { reset(a, b) }) }
 	move := func(to, from *net.TCPConn) {
 		if _, err := io.Copy(to, from); err != nil {
 			abort()
@@ -35,4 +28,13 @@ func relay(a, b *net.TCPConn) {
 	other.Wait()
 	_ = a.Close()
 	_ = b.Close()
+}
+
+// reset ends connections such that the other side sees a reset (socket(7),
+// SO_LINGER).
+func reset(conns ...*net.TCPConn) {
+	for _, c := range conns {
+		_ = c.SetLinger(0)
+		_ = c.Close()
+	}
 }

@@ -29,7 +29,7 @@ type stock struct {
 	turn      int
 	waiting   int
 	closed    bool
-	changed   chan struct{} // closed and replaced when sockets arrive
+	changed   chan struct{} // closed and replaced when sockets arrive or instances go
 }
 
 // instance is one instance of the service.
@@ -63,8 +63,7 @@ func (s *stock) add(name string, sockets ipc.Files) {
 		sockets = sockets[:room]
 	}
 	in.sockets = append(in.sockets, sockets...)
-	close(s.changed)
-	s.changed = make(chan struct{})
+	s.wake()
 	n := s.missing(in)
 	s.mu.Unlock()
 	if n > 0 {
@@ -80,9 +79,16 @@ func (s *stock) remove(name string) {
 		if in.name == name {
 			s.instances = append(s.instances[:i], s.instances[i+1:]...)
 			in.sockets.Close()
+			s.wake()
 			return
 		}
 	}
+}
+
+// wake lets those who wait look again.
+func (s *stock) wake() {
+	close(s.changed)
+	s.changed = make(chan struct{})
 }
 
 func (s *stock) find(name string) *instance {
@@ -204,6 +210,5 @@ func (s *stock) close() {
 		in.sockets.Close()
 	}
 	s.instances = nil
-	close(s.changed)
-	s.changed = make(chan struct{})
+	s.wake()
 }
