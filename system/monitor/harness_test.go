@@ -17,7 +17,18 @@ import (
 	"github.com/solo-os/solo/test/testenv"
 )
 
-func TestMain(m *testing.M) { os.Exit(testenv.CheckMain(m)) }
+func TestMain(m *testing.M) {
+	if child != nil && os.Getenv(confinedDir) != "" {
+		os.Exit(child())
+	}
+	os.Exit(testenv.CheckMain(m))
+}
+
+// confinedDir is set in the environment of a child that is to be a monitor.
+const confinedDir = "SOLO_MONITOR_DIR"
+
+// child is what such a child does; it needs seccomp.
+var child func() int
 
 // limit is for hangs only.
 const limit = 30 * time.Second
