@@ -59,8 +59,9 @@ type instance struct {
 	// exit and failure are what solo-init said of the end.
 	exit    *controlv1.Exit
 	failure string
-	// pid of the main process on the host.
-	pid int32
+	// pid of the main process on the host; looking says that it is being searched for.
+	pid     int32
+	looking bool
 	// created and released are uptimes; released is 0 before.
 	created, released time.Duration
 	startup           time.Duration

@@ -176,21 +176,26 @@ func (k *Kernel) extend(inst *instance, d time.Duration) {
 // its number on the host.
 func (k *Kernel) moveMain(inst *instance, pid int32) {
 	k.order(inst, &controlv1.InitOrder{Order: &controlv1.InitOrder_MainPid{MainPid: &controlv1.MainPid{Pid: pid}}})
-	if inst.sh == nil {
-		return
+	if inst.sh == nil || inst.looking {
+		return // one search at a time, however often a service says it
 	}
+	inst.looking = true
 	group := inst.sh.group
 	go func() {
-		procs, err := group.Procs()
-		if err != nil {
-			return
-		}
+		found := int32(0)
+		procs, _ := group.Procs() // a group that is gone has none
 		for _, host := range procs {
 			if innerPID(host) == pid {
-				k.post(func() { inst.pid = int32(host) })
-				return
+				found = int32(host)
+				break
 			}
 		}
+		k.post(func() {
+			inst.looking = false
+			if found != 0 {
+				inst.pid = found
+			}
+		})
 	}()
 }
 
