@@ -203,6 +203,18 @@ func TestCountsApart(t *testing.T) {
 	r.stop()
 }
 
+// TestLauncherGoesFirst: the same when the launcher's end is seen before that of the
+// kernel, which is known to be going.
+func TestLauncherGoesFirst(t *testing.T) {
+	r := &root{}
+	r.kernel.proc = &os.Process{Pid: 1}
+	r.launcher.proc = &os.Process{Pid: 2}
+	r.exited(&r.launcher, nil)
+	if r.launcher.proc != nil || r.launcher.history.Times != nil || r.done {
+		t.Errorf("launcher %+v, done %v", r.launcher, r.done)
+	}
+}
+
 // TestIntensity: the fourth end of a child within a minute is solod's.
 func TestIntensity(t *testing.T) {
 	r := newRig(t, "")

@@ -65,7 +65,11 @@ func TestOldTree(t *testing.T) {
 			t.Errorf("process %d of the old run lives", pid)
 		}
 	}
-	if at := filepath.Join("/sys/fs/cgroup/unified", r.group, "user"); exists(at) {
+	h, err := cgroups.Mount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at := filepath.Join(h.Unified(), r.group, "user"); exists(at) {
 		t.Errorf("%s is still there", at)
 	}
 	r.stop()
