@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -24,13 +25,11 @@ const (
 type record struct {
 	k          *Kernel
 	generation uint64
-	// sent is the number of the last record sent, flying says that it waits for its
-	// acknowledgement.
+	// sent and hash are the number and the hash of the last record sent; flying says
+	// that it waits for its acknowledgement.
 	sent   uint64
+	hash   []byte
 	flying bool
-	// acked and head are what solo-audit says is on its disk.
-	acked uint64
-	head  []byte
 	// pending counts commits that are not on disk.
 	pending int
 	refused map[string]int
@@ -78,7 +77,8 @@ func (r *record) drain() {
 	if len(records) == 0 {
 		return
 	}
-	r.sent, r.flying = records[len(records)-1].GetNumber(), true
+	last := records[len(records)-1]
+	r.sent, r.hash, r.flying = last.GetNumber(), last.GetHash(), true
 	r.k.system.toAudit(&controlv1.FromKernel{Item: &controlv1.FromKernel_AuditBatch{AuditBatch: &controlv1.AuditBatch{Records: records}}})
 }
 
@@ -89,14 +89,15 @@ func (r *record) rejoin() {
 		say("%v", err)
 		return
 	}
-	r.sent, r.acked, r.flying = acked, acked, false
+	r.sent, r.flying = acked, false
 	r.drain()
 }
 
 // clear says that everything committed is in the audit log.
 func (r *record) clear() bool { return r.pending == 0 && !r.flying }
 
-// fromAudit is the switch over what solo-audit may say.
+// fromAudit is the switch over what solo-audit may say: that the batch it was sent is
+// on its disk, behind everything before.
 func fromAudit(k *Kernel, _ *instance, m *controlv1.FromService, files ipc.Files) error {
 	files.Close()
 	ack := m.GetAuditAck()
@@ -104,14 +105,11 @@ func fromAudit(k *Kernel, _ *instance, m *controlv1.FromService, files ipc.Files
 	switch {
 	case ack == nil || len(files) > 0:
 		return &ipc.ProtocolError{What: fmt.Sprintf("unexpected message %T", m.GetItem())}
-	case ack.GetCount() > r.sent || ack.GetCount() < r.acked:
-		return &ipc.ProtocolError{What: fmt.Sprintf("acknowledges record %d of %d to %d", ack.GetCount(), r.acked, r.sent)}
+	case !r.flying || ack.GetCount() != r.sent || !bytes.Equal(ack.GetHead(), r.hash):
+		return &ipc.ProtocolError{What: fmt.Sprintf("acknowledges record %d with head %x, record %d with head %x was sent", ack.GetCount(), ack.GetHead(), r.sent, r.hash)}
 	}
-	r.acked, r.head = ack.GetCount(), ack.GetHead()
-	if r.acked == r.sent {
-		r.flying = false
-	}
-	k.store.Acknowledge(r.acked)
+	r.flying = false
+	k.store.Acknowledge(r.sent)
 	r.drain()
 	k.ending.check()
 	return nil
