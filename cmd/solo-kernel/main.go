@@ -12,6 +12,8 @@ import (
 )
 
 func main() {
+	// Executed from a memfd, the process would be called by a number (proc_pid_comm(5)).
+	_ = os.WriteFile("/proc/self/comm", []byte("solo-kernel"), 0)
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "solo-kernel:", err)
 		os.Exit(1)

@@ -23,6 +23,8 @@ func main() {
 		libcontainer.Init()
 		return
 	}
+	// Executed from a memfd, the process would be called by a number (proc_pid_comm(5)).
+	_ = os.WriteFile("/proc/self/comm", []byte("solo-launcher"), 0)
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "solo-launcher:", err)
 		os.Exit(1)
