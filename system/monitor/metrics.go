@@ -25,8 +25,8 @@ const (
 )
 
 var (
-	deployments = prometheus.NewDesc("solo_deployment_count", "Deployments since the state directory was made.", nil, nil)
-	active      = prometheus.NewDesc("solo_active_services", "Services that are to run.", nil, nil)
+	deployments = prometheus.NewDesc("solo_deployment_count", "Deployments that the kernel has made.", nil, nil)
+	active      = prometheus.NewDesc("solo_active_services", "User services of which an instance lives.", nil, nil)
 	waiting     = prometheus.NewDesc("solo_pool_shells_waiting", "Shells that wait for a lease.", nil, nil)
 	memory      = prometheus.NewDesc("solo_service_memory_bytes", "Memory charged to the service's groups.", []string{"service"}, nil)
 	processes   = prometheus.NewDesc("solo_service_processes", "Tasks in the service's groups.", []string{"service"}, nil)

@@ -59,10 +59,10 @@ func (k *kernel) scrape(prefix string) (list []string) {
 }
 
 // fresh is the page of a monitor that was told nothing.
-const fresh = `# HELP solo_active_services Services that are to run.
+const fresh = `# HELP solo_active_services User services of which an instance lives.
 # TYPE solo_active_services gauge
 solo_active_services 0
-# HELP solo_deployment_count Deployments since the state directory was made.
+# HELP solo_deployment_count Deployments that the kernel has made.
 # TYPE solo_deployment_count counter
 solo_deployment_count 0
 # HELP solo_pool_shells_waiting Shells that wait for a lease.
@@ -117,6 +117,8 @@ func TestMetrics(t *testing.T) {
 	k.send(&controlv1.FromKernel{Item: &controlv1.FromKernel_Counters{Counters: &controlv1.Counters{Deployments: 12, ActiveServices: 3, ShellsWaiting: 4}}})
 	k.send(&controlv1.FromKernel{Item: &controlv1.FromKernel_Event{Event: &controlv1.ServiceEvent{
 		Service: "t/b", StartupMs: 12.5, Runtime: "python", Event: &solov1.Event{Type: "ready", State: "ready"}}}})
+	k.send(&controlv1.FromKernel{Item: &controlv1.FromKernel_Event{Event: &controlv1.ServiceEvent{
+		Service: "a", StartupMs: 1, Tier: "system", Event: &solov1.Event{Type: "ready", State: "ready"}}}})
 	k.event("a", "restarting")
 	k.event("a", "restarting")
 	conn, peer, err := ipc.Pair()

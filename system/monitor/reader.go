@@ -80,7 +80,7 @@ func (st *store) read(f filter, pos uint64, complete bool) *reader {
 				continue
 			}
 			if complete && t.removed > pos {
-				rd.remark(s, "up to number %d was removed before it could be sent: the reader is too slow", t.removed)
+				rd.remark(s, "records up to number %d were removed to make room before they could be sent", t.removed)
 			}
 			rd.add(s, t)
 		}
@@ -180,7 +180,7 @@ func (rd *reader) advance(c *cursor) (bool, error) {
 			return true, nil
 		case errors.Is(err, fs.ErrNotExist):
 			if !c.series.isGone() {
-				rd.remark(c.series, "a part was removed before it could be sent: the reader is too slow")
+				rd.remark(c.series, "records were removed to make room before they could be sent")
 			}
 		case errors.Is(err, errShort), errors.Is(err, errCorrupt):
 			rd.remark(c.series, "the rest of a damaged log file is left out")

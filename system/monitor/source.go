@@ -47,7 +47,11 @@ type source struct {
 	heard time.Time
 
 	batch []record
-	arena []byte
+	// arena holds the batch's texts. It is no larger than they need: the store's ring
+	// keeps it as long as one of them. pending is how much may still come of what was
+	// read.
+	arena   []byte
+	pending int
 }
 
 // buffers are for the time between a pipe's being readable and its being read: a
@@ -95,7 +99,7 @@ func (s *source) run(ctx context.Context) {
 		s.rate.fill(now)
 		if n > 0 {
 			s.heard = now
-			s.lines.write(buf[:n], s.line)
+			s.take(buf[:n])
 			buffers.Put(buf)
 		}
 		switch {
@@ -165,19 +169,27 @@ func (s *source) read() (n int, buf *[readBytes]byte, err error) {
 	return max(n, 0), buf, err
 }
 
+// take splits what was read.
+func (s *source) take(data []byte) {
+	s.pending = len(s.lines.rest) + len(data)
+	s.lines.write(data, s.line)
+}
+
 // line takes one line into the batch, or drops it.
 func (s *source) line(text []byte, partial bool) {
 	cost := len(text)
 	if !partial {
 		cost++ // the newline
 	}
+	room := max(len(text), s.pending)
+	s.pending = max(0, s.pending-cost)
 	if !s.rate.take(cost) {
 		s.lost += cost
 		s.dropped(cost)
 		return
 	}
 	if len(s.arena)+len(text) > cap(s.arena) {
-		s.arena = make([]byte, 0, max(readBytes, len(text)))
+		s.arena = make([]byte, 0, room)
 	}
 	start := len(s.arena)
 	s.arena = append(s.arena, text...)

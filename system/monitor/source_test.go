@@ -155,6 +155,37 @@ func TestWriterWaits(t *testing.T) {
 	}
 }
 
+// TestTextsAreSmall: a record of a short line does not keep a large buffer alive.
+func TestTextsAreSmall(t *testing.T) {
+	st := open(t, t.TempDir())
+	defer shut(t, st)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close()
+	s, err := newSource(st, &controlv1.LogSource{Service: "a", Rate: 1 << 30}, r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.pipe.Close() }()
+	s.take([]byte("he"))
+	s.take([]byte("llo\n"))
+	if n := cap(s.arena); n != len("hello\n") {
+		t.Errorf("%d bytes are held for a line of 5", n)
+	}
+	s.flush()
+	// More than a batch at once: the second has what the first did not need.
+	s.take([]byte(strings.Repeat("1234567\n", maxBatch+10)))
+	if n := cap(s.arena); n != 10*len("1234567\n") || len(s.batch) != 10 {
+		t.Errorf("%d bytes are held for %d lines of 7", n, len(s.batch))
+	}
+	s.flush()
+	if got := drain(t, st, everything, 0, false); len(got) != maxBatch+11 || got[0] != "1 a hello" || got[maxBatch+10] != fmt.Sprintf("%d a 1234567", maxBatch+11) {
+		t.Errorf("%d lines are stored, first %q", len(got), got[0])
+	}
+}
+
 // TestUnfinishedLine: what a service has written of a line is seen though the line
 // goes on, and the next monitor takes up where the one before stopped.
 func TestUnfinishedLine(t *testing.T) {

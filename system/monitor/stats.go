@@ -123,7 +123,8 @@ func (s *stats) event(e *controlv1.ServiceEvent) {
 	case "restarting":
 		s.of(e.GetService()).restarts++
 	case "ready":
-		if ms := e.GetStartupMs(); measurable(ms) {
+		// Solo's own services have no runtime, and start once.
+		if ms := e.GetStartupMs(); measurable(ms) && isUser(e.GetTier()) {
 			s.startup.WithLabelValues(s.runtime(e.GetRuntime())).Observe(ms)
 		}
 	}

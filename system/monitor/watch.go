@@ -50,8 +50,11 @@ func (f filter) match(service, tier string) bool {
 	if f.service != "" {
 		return service == f.service
 	}
-	return tier == "user" || tier == ""
+	return isUser(tier)
 }
+
+// isUser says whether a service of that tier was deployed by a user.
+func isUser(tier string) bool { return tier == "user" || tier == "" }
 
 // wants reports whether the watcher gets a record.
 func (f filter) wants(r *record) bool {

@@ -252,7 +252,7 @@ func TestSlowWatcher(t *testing.T) {
 			t.Fatal("the stream ended")
 		}
 		if m.GetLog().GetStream() == "solo" {
-			if !strings.Contains(string(m.GetLog().GetText()), "too slow") || m.Sequence < last {
+			if !strings.Contains(string(m.GetLog().GetText()), "before they could be sent") || m.Sequence < last {
 				t.Errorf("remark %d after %d: %s", m.Sequence, last, m.GetLog().GetText())
 			}
 			missing = true
