@@ -36,6 +36,8 @@ type FromService struct {
 	//	*FromService_PortState
 	//	*FromService_NeedSockets
 	//	*FromService_NetProbeResult
+	//	*FromService_FilesystemReady
+	//	*FromService_CodeResolved
 	Item          isFromService_Item `protobuf_oneof:"item"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -141,6 +143,24 @@ func (x *FromService) GetNetProbeResult() *NetProbeResult {
 	return nil
 }
 
+func (x *FromService) GetFilesystemReady() *FilesystemReady {
+	if x != nil {
+		if x, ok := x.Item.(*FromService_FilesystemReady); ok {
+			return x.FilesystemReady
+		}
+	}
+	return nil
+}
+
+func (x *FromService) GetCodeResolved() *CodeResolved {
+	if x != nil {
+		if x, ok := x.Item.(*FromService_CodeResolved); ok {
+			return x.CodeResolved
+		}
+	}
+	return nil
+}
+
 type isFromService_Item interface {
 	isFromService_Item()
 }
@@ -176,6 +196,15 @@ type FromService_NetProbeResult struct {
 	NetProbeResult *NetProbeResult `protobuf:"bytes,7,opt,name=net_probe_result,json=netProbeResult,proto3,oneof"`
 }
 
+type FromService_FilesystemReady struct {
+	// solo-fs.
+	FilesystemReady *FilesystemReady `protobuf:"bytes,8,opt,name=filesystem_ready,json=filesystemReady,proto3,oneof"`
+}
+
+type FromService_CodeResolved struct {
+	CodeResolved *CodeResolved `protobuf:"bytes,9,opt,name=code_resolved,json=codeResolved,proto3,oneof"`
+}
+
 func (*FromService_Hello) isFromService_Item() {}
 
 func (*FromService_Request) isFromService_Item() {}
@@ -189,6 +218,10 @@ func (*FromService_PortState) isFromService_Item() {}
 func (*FromService_NeedSockets) isFromService_Item() {}
 
 func (*FromService_NetProbeResult) isFromService_Item() {}
+
+func (*FromService_FilesystemReady) isFromService_Item() {}
+
+func (*FromService_CodeResolved) isFromService_Item() {}
 
 // Hello is optional; the kernel answers it with Welcome.
 type Hello struct {
@@ -261,6 +294,9 @@ type FromKernel struct {
 	//	*FromKernel_Backend
 	//	*FromKernel_BackendGone
 	//	*FromKernel_NetProbe
+	//	*FromKernel_FilesystemConfig
+	//	*FromKernel_ResolveCode
+	//	*FromKernel_RuntimeFile
 	Item          isFromKernel_Item `protobuf_oneof:"item"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -492,6 +528,33 @@ func (x *FromKernel) GetNetProbe() *NetProbe {
 	return nil
 }
 
+func (x *FromKernel) GetFilesystemConfig() *FilesystemConfig {
+	if x != nil {
+		if x, ok := x.Item.(*FromKernel_FilesystemConfig); ok {
+			return x.FilesystemConfig
+		}
+	}
+	return nil
+}
+
+func (x *FromKernel) GetResolveCode() *ResolveCode {
+	if x != nil {
+		if x, ok := x.Item.(*FromKernel_ResolveCode); ok {
+			return x.ResolveCode
+		}
+	}
+	return nil
+}
+
+func (x *FromKernel) GetRuntimeFile() *RuntimeFile {
+	if x != nil {
+		if x, ok := x.Item.(*FromKernel_RuntimeFile); ok {
+			return x.RuntimeFile
+		}
+	}
+	return nil
+}
+
 type isFromKernel_Item interface {
 	isFromKernel_Item()
 }
@@ -598,6 +661,22 @@ type FromKernel_NetProbe struct {
 	NetProbe *NetProbe `protobuf:"bytes,54,opt,name=net_probe,json=netProbe,proto3,oneof"`
 }
 
+type FromKernel_FilesystemConfig struct {
+	// solo-fs.
+	// After every runtime_file. Answer: FilesystemReady.
+	FilesystemConfig *FilesystemConfig `protobuf:"bytes,70,opt,name=filesystem_config,json=filesystemConfig,proto3,oneof"`
+}
+
+type FromKernel_ResolveCode struct {
+	// With one descriptor if the code is an artifact: it, read-only. Answer:
+	// CodeResolved.
+	ResolveCode *ResolveCode `protobuf:"bytes,71,opt,name=resolve_code,json=resolveCode,proto3,oneof"`
+}
+
+type FromKernel_RuntimeFile struct {
+	RuntimeFile *RuntimeFile `protobuf:"bytes,72,opt,name=runtime_file,json=runtimeFile,proto3,oneof"`
+}
+
 func (*FromKernel_Welcome) isFromKernel_Item() {}
 
 func (*FromKernel_Stop) isFromKernel_Item() {}
@@ -639,6 +718,12 @@ func (*FromKernel_Backend) isFromKernel_Item() {}
 func (*FromKernel_BackendGone) isFromKernel_Item() {}
 
 func (*FromKernel_NetProbe) isFromKernel_Item() {}
+
+func (*FromKernel_FilesystemConfig) isFromKernel_Item() {}
+
+func (*FromKernel_ResolveCode) isFromKernel_Item() {}
+
+func (*FromKernel_RuntimeFile) isFromKernel_Item() {}
 
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3312,11 +3397,544 @@ func (x *NetProbeResult) GetDetail() string {
 	return ""
 }
 
+// RuntimeFile is one runtime descriptor as it is on the disk (Runtime, as text).
+type RuntimeFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Text          []byte                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuntimeFile) Reset() {
+	*x = RuntimeFile{}
+	mi := &file_solo_control_v1_service_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuntimeFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuntimeFile) ProtoMessage() {}
+
+func (x *RuntimeFile) ProtoReflect() protoreflect.Message {
+	mi := &file_solo_control_v1_service_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuntimeFile.ProtoReflect.Descriptor instead.
+func (*RuntimeFile) Descriptor() ([]byte, []int) {
+	return file_solo_control_v1_service_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RuntimeFile) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *RuntimeFile) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+type FilesystemConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where binaries by host path may lie.
+	BinaryPaths []string `protobuf:"bytes,1,rep,name=binary_paths,json=binaryPaths,proto3" json:"binary_paths,omitempty"`
+	// The host's file systems that are seen below /host; the first is "/".
+	Mounts        []*HostMount `protobuf:"bytes,2,rep,name=mounts,proto3" json:"mounts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FilesystemConfig) Reset() {
+	*x = FilesystemConfig{}
+	mi := &file_solo_control_v1_service_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FilesystemConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FilesystemConfig) ProtoMessage() {}
+
+func (x *FilesystemConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_solo_control_v1_service_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FilesystemConfig.ProtoReflect.Descriptor instead.
+func (*FilesystemConfig) Descriptor() ([]byte, []int) {
+	return file_solo_control_v1_service_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *FilesystemConfig) GetBinaryPaths() []string {
+	if x != nil {
+		return x.BinaryPaths
+	}
+	return nil
+}
+
+func (x *FilesystemConfig) GetMounts() []*HostMount {
+	if x != nil {
+		return x.Mounts
+	}
+	return nil
+}
+
+type HostMount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Nothing on it can be executed (what is below /host never can).
+	Noexec        bool `protobuf:"varint,2,opt,name=noexec,proto3" json:"noexec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostMount) Reset() {
+	*x = HostMount{}
+	mi := &file_solo_control_v1_service_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostMount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostMount) ProtoMessage() {}
+
+func (x *HostMount) ProtoReflect() protoreflect.Message {
+	mi := &file_solo_control_v1_service_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostMount.ProtoReflect.Descriptor instead.
+func (*HostMount) Descriptor() ([]byte, []int) {
+	return file_solo_control_v1_service_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *HostMount) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *HostMount) GetNoexec() bool {
+	if x != nil {
+		return x.Noexec
+	}
+	return false
+}
+
+// FilesystemReady: an error is a descriptor or a path that is not valid.
+type FilesystemReady struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Error         string                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FilesystemReady) Reset() {
+	*x = FilesystemReady{}
+	mi := &file_solo_control_v1_service_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FilesystemReady) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FilesystemReady) ProtoMessage() {}
+
+func (x *FilesystemReady) ProtoReflect() protoreflect.Message {
+	mi := &file_solo_control_v1_service_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FilesystemReady.ProtoReflect.Descriptor instead.
+func (*FilesystemReady) Descriptor() ([]byte, []int) {
+	return file_solo_control_v1_service_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *FilesystemReady) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// ResolveCode asks what the host must show of itself for the code of a manifest.
+type ResolveCode struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Only its code, without arguments; contents are digests.
+	Manifest      *v1.DeployRequest `protobuf:"bytes,2,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveCode) Reset() {
+	*x = ResolveCode{}
+	mi := &file_solo_control_v1_service_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveCode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveCode) ProtoMessage() {}
+
+func (x *ResolveCode) ProtoReflect() protoreflect.Message {
+	mi := &file_solo_control_v1_service_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveCode.ProtoReflect.Descriptor instead.
+func (*ResolveCode) Descriptor() ([]byte, []int) {
+	return file_solo_control_v1_service_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ResolveCode) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *ResolveCode) GetManifest() *v1.DeployRequest {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
+type CodeResolved struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Types that are valid to be assigned to Result:
+	//
+	//	*CodeResolved_Error
+	//	*CodeResolved_Code
+	Result        isCodeResolved_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CodeResolved) Reset() {
+	*x = CodeResolved{}
+	mi := &file_solo_control_v1_service_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CodeResolved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CodeResolved) ProtoMessage() {}
+
+func (x *CodeResolved) ProtoReflect() protoreflect.Message {
+	mi := &file_solo_control_v1_service_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CodeResolved.ProtoReflect.Descriptor instead.
+func (*CodeResolved) Descriptor() ([]byte, []int) {
+	return file_solo_control_v1_service_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *CodeResolved) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *CodeResolved) GetResult() isCodeResolved_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *CodeResolved) GetError() *Error {
+	if x != nil {
+		if x, ok := x.Result.(*CodeResolved_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+func (x *CodeResolved) GetCode() *Code {
+	if x != nil {
+		if x, ok := x.Result.(*CodeResolved_Code); ok {
+			return x.Code
+		}
+	}
+	return nil
+}
+
+type isCodeResolved_Result interface {
+	isCodeResolved_Result()
+}
+
+type CodeResolved_Error struct {
+	Error *Error `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
+}
+
+type CodeResolved_Code struct {
+	Code *Code `protobuf:"bytes,3,opt,name=code,proto3,oneof"`
+}
+
+func (*CodeResolved_Error) isCodeResolved_Result() {}
+
+func (*CodeResolved_Code) isCodeResolved_Result() {}
+
+// Code is what solo-fs found out. The kernel believes none of it: it checks every
+// value and opens every source itself.
+type Code struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// binary, or the runtime's name.
+	Runtime string `protobuf:"bytes,1,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	// Of a binary of the host; an artifact's is known.
+	Digest string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Path inside of what is executed, and its arguments, where $FILE stands for file
+	// and $ARGS for the manifest's.
+	Program string   `protobuf:"bytes,3,opt,name=program,proto3" json:"program,omitempty"`
+	Argv    []string `protobuf:"bytes,4,rep,name=argv,proto3" json:"argv,omitempty"`
+	// Path inside of the source.
+	File             string       `protobuf:"bytes,5,opt,name=file,proto3" json:"file,omitempty"`
+	Env              []string     `protobuf:"bytes,6,rep,name=env,proto3" json:"env,omitempty"`
+	Mounts           []*CodeMount `protobuf:"bytes,7,rep,name=mounts,proto3" json:"mounts,omitempty"`
+	SeccompProfile   string       `protobuf:"bytes,8,opt,name=seccomp_profile,json=seccompProfile,proto3" json:"seccomp_profile,omitempty"`
+	StartupTimeoutMs uint32       `protobuf:"varint,9,opt,name=startup_timeout_ms,json=startupTimeoutMs,proto3" json:"startup_timeout_ms,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Code) Reset() {
+	*x = Code{}
+	mi := &file_solo_control_v1_service_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Code) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Code) ProtoMessage() {}
+
+func (x *Code) ProtoReflect() protoreflect.Message {
+	mi := &file_solo_control_v1_service_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Code.ProtoReflect.Descriptor instead.
+func (*Code) Descriptor() ([]byte, []int) {
+	return file_solo_control_v1_service_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *Code) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+func (x *Code) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Code) GetProgram() string {
+	if x != nil {
+		return x.Program
+	}
+	return ""
+}
+
+func (x *Code) GetArgv() []string {
+	if x != nil {
+		return x.Argv
+	}
+	return nil
+}
+
+func (x *Code) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *Code) GetEnv() []string {
+	if x != nil {
+		return x.Env
+	}
+	return nil
+}
+
+func (x *Code) GetMounts() []*CodeMount {
+	if x != nil {
+		return x.Mounts
+	}
+	return nil
+}
+
+func (x *Code) GetSeccompProfile() string {
+	if x != nil {
+		return x.SeccompProfile
+	}
+	return ""
+}
+
+func (x *Code) GetStartupTimeoutMs() uint32 {
+	if x != nil {
+		return x.StartupTimeoutMs
+	}
+	return 0
+}
+
+type CodeMount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path on the host, without links; empty for the artifact.
+	Source        string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Target        string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	Directory     bool   `protobuf:"varint,3,opt,name=directory,proto3" json:"directory,omitempty"`
+	Artifact      bool   `protobuf:"varint,4,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CodeMount) Reset() {
+	*x = CodeMount{}
+	mi := &file_solo_control_v1_service_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CodeMount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CodeMount) ProtoMessage() {}
+
+func (x *CodeMount) ProtoReflect() protoreflect.Message {
+	mi := &file_solo_control_v1_service_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CodeMount.ProtoReflect.Descriptor instead.
+func (*CodeMount) Descriptor() ([]byte, []int) {
+	return file_solo_control_v1_service_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *CodeMount) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *CodeMount) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *CodeMount) GetDirectory() bool {
+	if x != nil {
+		return x.Directory
+	}
+	return false
+}
+
+func (x *CodeMount) GetArtifact() bool {
+	if x != nil {
+		return x.Artifact
+	}
+	return false
+}
+
 var File_solo_control_v1_service_proto protoreflect.FileDescriptor
 
 const file_solo_control_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dsolo/control/v1/service.proto\x12\x0fsolo.control.v1\x1a\x16solo/v1/messages.proto\"\xb5\x03\n" +
+	"\x1dsolo/control/v1/service.proto\x12\x0fsolo.control.v1\x1a\x16solo/v1/messages.proto\"\xca\x04\n" +
 	"\vFromService\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.solo.control.v1.HelloH\x00R\x05hello\x124\n" +
 	"\arequest\x18\x02 \x01(\v2\x18.solo.control.v1.RequestH\x00R\arequest\x121\n" +
@@ -3325,11 +3943,12 @@ const file_solo_control_v1_service_proto_rawDesc = "" +
 	"\n" +
 	"port_state\x18\x05 \x01(\v2\x1a.solo.control.v1.PortStateH\x00R\tportState\x12A\n" +
 	"\fneed_sockets\x18\x06 \x01(\v2\x1c.solo.control.v1.NeedSocketsH\x00R\vneedSockets\x12K\n" +
-	"\x10net_probe_result\x18\a \x01(\v2\x1f.solo.control.v1.NetProbeResultH\x00R\x0enetProbeResultB\x06\n" +
+	"\x10net_probe_result\x18\a \x01(\v2\x1f.solo.control.v1.NetProbeResultH\x00R\x0enetProbeResult\x12M\n" +
+	"\x10filesystem_ready\x18\b \x01(\v2 .solo.control.v1.FilesystemReadyH\x00R\x0ffilesystemReady\x12D\n" +
+	"\rcode_resolved\x18\t \x01(\v2\x1d.solo.control.v1.CodeResolvedH\x00R\fcodeResolvedB\x06\n" +
 	"\x04item\"#\n" +
 	"\x05Hello\x12\x1a\n" +
-	"\bprotocol\x18\x01 \x01(\rR\bprotocol\"\xa4\n" +
-	"\n" +
+	"\bprotocol\x18\x01 \x01(\rR\bprotocol\"\xfc\v\n" +
 	"\n" +
 	"FromKernel\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.solo.control.v1.WelcomeH\x00R\awelcome\x122\n" +
@@ -3356,7 +3975,10 @@ const file_solo_control_v1_service_proto_rawDesc = "" +
 	"port_close\x183 \x01(\v2\x1a.solo.control.v1.PortCloseH\x00R\tportClose\x124\n" +
 	"\abackend\x184 \x01(\v2\x18.solo.control.v1.BackendH\x00R\abackend\x12A\n" +
 	"\fbackend_gone\x185 \x01(\v2\x1c.solo.control.v1.BackendGoneH\x00R\vbackendGone\x128\n" +
-	"\tnet_probe\x186 \x01(\v2\x19.solo.control.v1.NetProbeH\x00R\bnetProbeB\x06\n" +
+	"\tnet_probe\x186 \x01(\v2\x19.solo.control.v1.NetProbeH\x00R\bnetProbe\x12P\n" +
+	"\x11filesystem_config\x18F \x01(\v2!.solo.control.v1.FilesystemConfigH\x00R\x10filesystemConfig\x12A\n" +
+	"\fresolve_code\x18G \x01(\v2\x1c.solo.control.v1.ResolveCodeH\x00R\vresolveCode\x12A\n" +
+	"\fruntime_file\x18H \x01(\v2\x1c.solo.control.v1.RuntimeFileH\x00R\vruntimeFileB\x06\n" +
 	"\x04item\"9\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x12\n" +
@@ -3536,7 +4158,41 @@ const file_solo_control_v1_service_proto_rawDesc = "" +
 	"\x0eNetProbeResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
-	"\x06detail\x18\x03 \x01(\tR\x06detailB9Z7github.com/solo-os/solo/proto/solo/control/v1;controlv1b\x06proto3"
+	"\x06detail\x18\x03 \x01(\tR\x06detail\"5\n" +
+	"\vRuntimeFile\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\fR\x04text\"i\n" +
+	"\x10FilesystemConfig\x12!\n" +
+	"\fbinary_paths\x18\x01 \x03(\tR\vbinaryPaths\x122\n" +
+	"\x06mounts\x18\x02 \x03(\v2\x1a.solo.control.v1.HostMountR\x06mounts\"7\n" +
+	"\tHostMount\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06noexec\x18\x02 \x01(\bR\x06noexec\"'\n" +
+	"\x0fFilesystemReady\x12\x14\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\"Q\n" +
+	"\vResolveCode\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x122\n" +
+	"\bmanifest\x18\x02 \x01(\v2\x16.solo.v1.DeployRequestR\bmanifest\"\x85\x01\n" +
+	"\fCodeResolved\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12.\n" +
+	"\x05error\x18\x02 \x01(\v2\x16.solo.control.v1.ErrorH\x00R\x05error\x12+\n" +
+	"\x04code\x18\x03 \x01(\v2\x15.solo.control.v1.CodeH\x00R\x04codeB\b\n" +
+	"\x06result\"\x97\x02\n" +
+	"\x04Code\x12\x18\n" +
+	"\aruntime\x18\x01 \x01(\tR\aruntime\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x18\n" +
+	"\aprogram\x18\x03 \x01(\tR\aprogram\x12\x12\n" +
+	"\x04argv\x18\x04 \x03(\tR\x04argv\x12\x12\n" +
+	"\x04file\x18\x05 \x01(\tR\x04file\x12\x10\n" +
+	"\x03env\x18\x06 \x03(\tR\x03env\x122\n" +
+	"\x06mounts\x18\a \x03(\v2\x1a.solo.control.v1.CodeMountR\x06mounts\x12'\n" +
+	"\x0fseccomp_profile\x18\b \x01(\tR\x0eseccompProfile\x12,\n" +
+	"\x12startup_timeout_ms\x18\t \x01(\rR\x10startupTimeoutMs\"u\n" +
+	"\tCodeMount\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12\x1c\n" +
+	"\tdirectory\x18\x03 \x01(\bR\tdirectory\x12\x1a\n" +
+	"\bartifact\x18\x04 \x01(\bR\bartifactB9Z7github.com/solo-os/solo/proto/solo/control/v1;controlv1b\x06proto3"
 
 var (
 	file_solo_control_v1_service_proto_rawDescOnce sync.Once
@@ -3550,7 +4206,7 @@ func file_solo_control_v1_service_proto_rawDescGZIP() []byte {
 	return file_solo_control_v1_service_proto_rawDescData
 }
 
-var file_solo_control_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_solo_control_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_solo_control_v1_service_proto_goTypes = []any{
 	(*FromService)(nil),               // 0: solo.control.v1.FromService
 	(*Hello)(nil),                     // 1: solo.control.v1.Hello
@@ -3594,33 +4250,41 @@ var file_solo_control_v1_service_proto_goTypes = []any{
 	(*BackendGone)(nil),               // 39: solo.control.v1.BackendGone
 	(*NetProbe)(nil),                  // 40: solo.control.v1.NetProbe
 	(*NetProbeResult)(nil),            // 41: solo.control.v1.NetProbeResult
-	nil,                               // 42: solo.control.v1.Error.MetadataEntry
-	(*v1.StatusRequest)(nil),          // 43: solo.v1.StatusRequest
-	(*v1.ListRequest)(nil),            // 44: solo.v1.ListRequest
-	(*v1.KillRequest)(nil),            // 45: solo.v1.KillRequest
-	(*v1.WatchRequest)(nil),           // 46: solo.v1.WatchRequest
-	(*v1.ShutdownRequest)(nil),        // 47: solo.v1.ShutdownRequest
-	(*v1.StartRequest)(nil),           // 48: solo.v1.StartRequest
-	(*v1.RestartRequest)(nil),         // 49: solo.v1.RestartRequest
-	(*v1.DeleteRequest)(nil),          // 50: solo.v1.DeleteRequest
-	(*v1.InfoRequest)(nil),            // 51: solo.v1.InfoRequest
-	(*v1.TailRequest)(nil),            // 52: solo.v1.TailRequest
-	(*v1.GrantCapabilityRequest)(nil), // 53: solo.v1.GrantCapabilityRequest
-	(*v1.UpdateRequest)(nil),          // 54: solo.v1.UpdateRequest
-	(*v1.DeployRequest)(nil),          // 55: solo.v1.DeployRequest
-	(*v1.DeployResponse)(nil),         // 56: solo.v1.DeployResponse
-	(*v1.StatusResponse)(nil),         // 57: solo.v1.StatusResponse
-	(*v1.ListResponse)(nil),           // 58: solo.v1.ListResponse
-	(*v1.KillResponse)(nil),           // 59: solo.v1.KillResponse
-	(*v1.ShutdownResponse)(nil),       // 60: solo.v1.ShutdownResponse
-	(*v1.StartResponse)(nil),          // 61: solo.v1.StartResponse
-	(*v1.RestartResponse)(nil),        // 62: solo.v1.RestartResponse
-	(*v1.DeleteResponse)(nil),         // 63: solo.v1.DeleteResponse
-	(*v1.RunExit)(nil),                // 64: solo.v1.RunExit
-	(*v1.UploadResponse)(nil),         // 65: solo.v1.UploadResponse
-	(*v1.InfoResponse)(nil),           // 66: solo.v1.InfoResponse
-	(*v1.Denial)(nil),                 // 67: solo.v1.Denial
-	(*v1.Event)(nil),                  // 68: solo.v1.Event
+	(*RuntimeFile)(nil),               // 42: solo.control.v1.RuntimeFile
+	(*FilesystemConfig)(nil),          // 43: solo.control.v1.FilesystemConfig
+	(*HostMount)(nil),                 // 44: solo.control.v1.HostMount
+	(*FilesystemReady)(nil),           // 45: solo.control.v1.FilesystemReady
+	(*ResolveCode)(nil),               // 46: solo.control.v1.ResolveCode
+	(*CodeResolved)(nil),              // 47: solo.control.v1.CodeResolved
+	(*Code)(nil),                      // 48: solo.control.v1.Code
+	(*CodeMount)(nil),                 // 49: solo.control.v1.CodeMount
+	nil,                               // 50: solo.control.v1.Error.MetadataEntry
+	(*v1.StatusRequest)(nil),          // 51: solo.v1.StatusRequest
+	(*v1.ListRequest)(nil),            // 52: solo.v1.ListRequest
+	(*v1.KillRequest)(nil),            // 53: solo.v1.KillRequest
+	(*v1.WatchRequest)(nil),           // 54: solo.v1.WatchRequest
+	(*v1.ShutdownRequest)(nil),        // 55: solo.v1.ShutdownRequest
+	(*v1.StartRequest)(nil),           // 56: solo.v1.StartRequest
+	(*v1.RestartRequest)(nil),         // 57: solo.v1.RestartRequest
+	(*v1.DeleteRequest)(nil),          // 58: solo.v1.DeleteRequest
+	(*v1.InfoRequest)(nil),            // 59: solo.v1.InfoRequest
+	(*v1.TailRequest)(nil),            // 60: solo.v1.TailRequest
+	(*v1.GrantCapabilityRequest)(nil), // 61: solo.v1.GrantCapabilityRequest
+	(*v1.UpdateRequest)(nil),          // 62: solo.v1.UpdateRequest
+	(*v1.DeployRequest)(nil),          // 63: solo.v1.DeployRequest
+	(*v1.DeployResponse)(nil),         // 64: solo.v1.DeployResponse
+	(*v1.StatusResponse)(nil),         // 65: solo.v1.StatusResponse
+	(*v1.ListResponse)(nil),           // 66: solo.v1.ListResponse
+	(*v1.KillResponse)(nil),           // 67: solo.v1.KillResponse
+	(*v1.ShutdownResponse)(nil),       // 68: solo.v1.ShutdownResponse
+	(*v1.StartResponse)(nil),          // 69: solo.v1.StartResponse
+	(*v1.RestartResponse)(nil),        // 70: solo.v1.RestartResponse
+	(*v1.DeleteResponse)(nil),         // 71: solo.v1.DeleteResponse
+	(*v1.RunExit)(nil),                // 72: solo.v1.RunExit
+	(*v1.UploadResponse)(nil),         // 73: solo.v1.UploadResponse
+	(*v1.InfoResponse)(nil),           // 74: solo.v1.InfoResponse
+	(*v1.Denial)(nil),                 // 75: solo.v1.Denial
+	(*v1.Event)(nil),                  // 76: solo.v1.Event
 }
 var file_solo_control_v1_service_proto_depIdxs = []int32{
 	1,  // 0: solo.control.v1.FromService.hello:type_name -> solo.control.v1.Hello
@@ -3630,72 +4294,82 @@ var file_solo_control_v1_service_proto_depIdxs = []int32{
 	35, // 4: solo.control.v1.FromService.port_state:type_name -> solo.control.v1.PortState
 	38, // 5: solo.control.v1.FromService.need_sockets:type_name -> solo.control.v1.NeedSockets
 	41, // 6: solo.control.v1.FromService.net_probe_result:type_name -> solo.control.v1.NetProbeResult
-	3,  // 7: solo.control.v1.FromKernel.welcome:type_name -> solo.control.v1.Welcome
-	4,  // 8: solo.control.v1.FromKernel.stop:type_name -> solo.control.v1.StopService
-	11, // 9: solo.control.v1.FromKernel.response:type_name -> solo.control.v1.Response
-	29, // 10: solo.control.v1.FromKernel.open_observer:type_name -> solo.control.v1.OpenObserver
-	18, // 11: solo.control.v1.FromKernel.gateway_config:type_name -> solo.control.v1.GatewayConfig
-	19, // 12: solo.control.v1.FromKernel.audit_batch:type_name -> solo.control.v1.AuditBatch
-	22, // 13: solo.control.v1.FromKernel.audit_reader:type_name -> solo.control.v1.AuditReader
-	23, // 14: solo.control.v1.FromKernel.log_source:type_name -> solo.control.v1.LogSource
-	24, // 15: solo.control.v1.FromKernel.usage_source:type_name -> solo.control.v1.UsageSource
-	25, // 16: solo.control.v1.FromKernel.instance_gone:type_name -> solo.control.v1.InstanceGone
-	26, // 17: solo.control.v1.FromKernel.service_gone:type_name -> solo.control.v1.ServiceGone
-	27, // 18: solo.control.v1.FromKernel.event:type_name -> solo.control.v1.ServiceEvent
-	28, // 19: solo.control.v1.FromKernel.watcher:type_name -> solo.control.v1.Watcher
-	30, // 20: solo.control.v1.FromKernel.observer:type_name -> solo.control.v1.Observer
-	32, // 21: solo.control.v1.FromKernel.monitor_config:type_name -> solo.control.v1.MonitorConfig
-	33, // 22: solo.control.v1.FromKernel.counters:type_name -> solo.control.v1.Counters
-	34, // 23: solo.control.v1.FromKernel.port_open:type_name -> solo.control.v1.PortOpen
-	36, // 24: solo.control.v1.FromKernel.port_close:type_name -> solo.control.v1.PortClose
-	37, // 25: solo.control.v1.FromKernel.backend:type_name -> solo.control.v1.Backend
-	39, // 26: solo.control.v1.FromKernel.backend_gone:type_name -> solo.control.v1.BackendGone
-	40, // 27: solo.control.v1.FromKernel.net_probe:type_name -> solo.control.v1.NetProbe
-	6,  // 28: solo.control.v1.Request.deploy:type_name -> solo.control.v1.DeployOp
-	43, // 29: solo.control.v1.Request.status:type_name -> solo.v1.StatusRequest
-	44, // 30: solo.control.v1.Request.list:type_name -> solo.v1.ListRequest
-	45, // 31: solo.control.v1.Request.kill:type_name -> solo.v1.KillRequest
-	46, // 32: solo.control.v1.Request.watch:type_name -> solo.v1.WatchRequest
-	47, // 33: solo.control.v1.Request.shutdown:type_name -> solo.v1.ShutdownRequest
-	48, // 34: solo.control.v1.Request.start:type_name -> solo.v1.StartRequest
-	49, // 35: solo.control.v1.Request.restart:type_name -> solo.v1.RestartRequest
-	50, // 36: solo.control.v1.Request.delete:type_name -> solo.v1.DeleteRequest
-	7,  // 37: solo.control.v1.Request.run:type_name -> solo.control.v1.RunOp
-	8,  // 38: solo.control.v1.Request.store_artifact:type_name -> solo.control.v1.StoreArtifactOp
-	51, // 39: solo.control.v1.Request.info:type_name -> solo.v1.InfoRequest
-	52, // 40: solo.control.v1.Request.audit_tail:type_name -> solo.v1.TailRequest
-	9,  // 41: solo.control.v1.Request.authorize_upload:type_name -> solo.control.v1.AuthorizeUploadOp
-	53, // 42: solo.control.v1.Request.grant:type_name -> solo.v1.GrantCapabilityRequest
-	54, // 43: solo.control.v1.Request.update:type_name -> solo.v1.UpdateRequest
-	55, // 44: solo.control.v1.DeployOp.request:type_name -> solo.v1.DeployRequest
-	6,  // 45: solo.control.v1.RunOp.deploy:type_name -> solo.control.v1.DeployOp
-	16, // 46: solo.control.v1.Response.error:type_name -> solo.control.v1.Error
-	56, // 47: solo.control.v1.Response.deploy:type_name -> solo.v1.DeployResponse
-	57, // 48: solo.control.v1.Response.status:type_name -> solo.v1.StatusResponse
-	58, // 49: solo.control.v1.Response.list:type_name -> solo.v1.ListResponse
-	59, // 50: solo.control.v1.Response.kill:type_name -> solo.v1.KillResponse
-	12, // 51: solo.control.v1.Response.watch:type_name -> solo.control.v1.WatchOpened
-	60, // 52: solo.control.v1.Response.shutdown:type_name -> solo.v1.ShutdownResponse
-	61, // 53: solo.control.v1.Response.start:type_name -> solo.v1.StartResponse
-	62, // 54: solo.control.v1.Response.restart:type_name -> solo.v1.RestartResponse
-	63, // 55: solo.control.v1.Response.delete:type_name -> solo.v1.DeleteResponse
-	14, // 56: solo.control.v1.Response.run_started:type_name -> solo.control.v1.RunStarted
-	64, // 57: solo.control.v1.Response.run_exit:type_name -> solo.v1.RunExit
-	65, // 58: solo.control.v1.Response.stored:type_name -> solo.v1.UploadResponse
-	66, // 59: solo.control.v1.Response.info:type_name -> solo.v1.InfoResponse
-	13, // 60: solo.control.v1.Response.audit_tail:type_name -> solo.control.v1.TailOpened
-	15, // 61: solo.control.v1.Response.upload_authorized:type_name -> solo.control.v1.UploadAuthorized
-	42, // 62: solo.control.v1.Error.metadata:type_name -> solo.control.v1.Error.MetadataEntry
-	17, // 63: solo.control.v1.Error.violations:type_name -> solo.control.v1.Violation
-	67, // 64: solo.control.v1.Error.denial:type_name -> solo.v1.Denial
-	20, // 65: solo.control.v1.AuditBatch.records:type_name -> solo.control.v1.AuditRecord
-	68, // 66: solo.control.v1.ServiceEvent.event:type_name -> solo.v1.Event
-	46, // 67: solo.control.v1.Watcher.request:type_name -> solo.v1.WatchRequest
-	68, // [68:68] is the sub-list for method output_type
-	68, // [68:68] is the sub-list for method input_type
-	68, // [68:68] is the sub-list for extension type_name
-	68, // [68:68] is the sub-list for extension extendee
-	0,  // [0:68] is the sub-list for field type_name
+	45, // 7: solo.control.v1.FromService.filesystem_ready:type_name -> solo.control.v1.FilesystemReady
+	47, // 8: solo.control.v1.FromService.code_resolved:type_name -> solo.control.v1.CodeResolved
+	3,  // 9: solo.control.v1.FromKernel.welcome:type_name -> solo.control.v1.Welcome
+	4,  // 10: solo.control.v1.FromKernel.stop:type_name -> solo.control.v1.StopService
+	11, // 11: solo.control.v1.FromKernel.response:type_name -> solo.control.v1.Response
+	29, // 12: solo.control.v1.FromKernel.open_observer:type_name -> solo.control.v1.OpenObserver
+	18, // 13: solo.control.v1.FromKernel.gateway_config:type_name -> solo.control.v1.GatewayConfig
+	19, // 14: solo.control.v1.FromKernel.audit_batch:type_name -> solo.control.v1.AuditBatch
+	22, // 15: solo.control.v1.FromKernel.audit_reader:type_name -> solo.control.v1.AuditReader
+	23, // 16: solo.control.v1.FromKernel.log_source:type_name -> solo.control.v1.LogSource
+	24, // 17: solo.control.v1.FromKernel.usage_source:type_name -> solo.control.v1.UsageSource
+	25, // 18: solo.control.v1.FromKernel.instance_gone:type_name -> solo.control.v1.InstanceGone
+	26, // 19: solo.control.v1.FromKernel.service_gone:type_name -> solo.control.v1.ServiceGone
+	27, // 20: solo.control.v1.FromKernel.event:type_name -> solo.control.v1.ServiceEvent
+	28, // 21: solo.control.v1.FromKernel.watcher:type_name -> solo.control.v1.Watcher
+	30, // 22: solo.control.v1.FromKernel.observer:type_name -> solo.control.v1.Observer
+	32, // 23: solo.control.v1.FromKernel.monitor_config:type_name -> solo.control.v1.MonitorConfig
+	33, // 24: solo.control.v1.FromKernel.counters:type_name -> solo.control.v1.Counters
+	34, // 25: solo.control.v1.FromKernel.port_open:type_name -> solo.control.v1.PortOpen
+	36, // 26: solo.control.v1.FromKernel.port_close:type_name -> solo.control.v1.PortClose
+	37, // 27: solo.control.v1.FromKernel.backend:type_name -> solo.control.v1.Backend
+	39, // 28: solo.control.v1.FromKernel.backend_gone:type_name -> solo.control.v1.BackendGone
+	40, // 29: solo.control.v1.FromKernel.net_probe:type_name -> solo.control.v1.NetProbe
+	43, // 30: solo.control.v1.FromKernel.filesystem_config:type_name -> solo.control.v1.FilesystemConfig
+	46, // 31: solo.control.v1.FromKernel.resolve_code:type_name -> solo.control.v1.ResolveCode
+	42, // 32: solo.control.v1.FromKernel.runtime_file:type_name -> solo.control.v1.RuntimeFile
+	6,  // 33: solo.control.v1.Request.deploy:type_name -> solo.control.v1.DeployOp
+	51, // 34: solo.control.v1.Request.status:type_name -> solo.v1.StatusRequest
+	52, // 35: solo.control.v1.Request.list:type_name -> solo.v1.ListRequest
+	53, // 36: solo.control.v1.Request.kill:type_name -> solo.v1.KillRequest
+	54, // 37: solo.control.v1.Request.watch:type_name -> solo.v1.WatchRequest
+	55, // 38: solo.control.v1.Request.shutdown:type_name -> solo.v1.ShutdownRequest
+	56, // 39: solo.control.v1.Request.start:type_name -> solo.v1.StartRequest
+	57, // 40: solo.control.v1.Request.restart:type_name -> solo.v1.RestartRequest
+	58, // 41: solo.control.v1.Request.delete:type_name -> solo.v1.DeleteRequest
+	7,  // 42: solo.control.v1.Request.run:type_name -> solo.control.v1.RunOp
+	8,  // 43: solo.control.v1.Request.store_artifact:type_name -> solo.control.v1.StoreArtifactOp
+	59, // 44: solo.control.v1.Request.info:type_name -> solo.v1.InfoRequest
+	60, // 45: solo.control.v1.Request.audit_tail:type_name -> solo.v1.TailRequest
+	9,  // 46: solo.control.v1.Request.authorize_upload:type_name -> solo.control.v1.AuthorizeUploadOp
+	61, // 47: solo.control.v1.Request.grant:type_name -> solo.v1.GrantCapabilityRequest
+	62, // 48: solo.control.v1.Request.update:type_name -> solo.v1.UpdateRequest
+	63, // 49: solo.control.v1.DeployOp.request:type_name -> solo.v1.DeployRequest
+	6,  // 50: solo.control.v1.RunOp.deploy:type_name -> solo.control.v1.DeployOp
+	16, // 51: solo.control.v1.Response.error:type_name -> solo.control.v1.Error
+	64, // 52: solo.control.v1.Response.deploy:type_name -> solo.v1.DeployResponse
+	65, // 53: solo.control.v1.Response.status:type_name -> solo.v1.StatusResponse
+	66, // 54: solo.control.v1.Response.list:type_name -> solo.v1.ListResponse
+	67, // 55: solo.control.v1.Response.kill:type_name -> solo.v1.KillResponse
+	12, // 56: solo.control.v1.Response.watch:type_name -> solo.control.v1.WatchOpened
+	68, // 57: solo.control.v1.Response.shutdown:type_name -> solo.v1.ShutdownResponse
+	69, // 58: solo.control.v1.Response.start:type_name -> solo.v1.StartResponse
+	70, // 59: solo.control.v1.Response.restart:type_name -> solo.v1.RestartResponse
+	71, // 60: solo.control.v1.Response.delete:type_name -> solo.v1.DeleteResponse
+	14, // 61: solo.control.v1.Response.run_started:type_name -> solo.control.v1.RunStarted
+	72, // 62: solo.control.v1.Response.run_exit:type_name -> solo.v1.RunExit
+	73, // 63: solo.control.v1.Response.stored:type_name -> solo.v1.UploadResponse
+	74, // 64: solo.control.v1.Response.info:type_name -> solo.v1.InfoResponse
+	13, // 65: solo.control.v1.Response.audit_tail:type_name -> solo.control.v1.TailOpened
+	15, // 66: solo.control.v1.Response.upload_authorized:type_name -> solo.control.v1.UploadAuthorized
+	50, // 67: solo.control.v1.Error.metadata:type_name -> solo.control.v1.Error.MetadataEntry
+	17, // 68: solo.control.v1.Error.violations:type_name -> solo.control.v1.Violation
+	75, // 69: solo.control.v1.Error.denial:type_name -> solo.v1.Denial
+	20, // 70: solo.control.v1.AuditBatch.records:type_name -> solo.control.v1.AuditRecord
+	76, // 71: solo.control.v1.ServiceEvent.event:type_name -> solo.v1.Event
+	54, // 72: solo.control.v1.Watcher.request:type_name -> solo.v1.WatchRequest
+	44, // 73: solo.control.v1.FilesystemConfig.mounts:type_name -> solo.control.v1.HostMount
+	63, // 74: solo.control.v1.ResolveCode.manifest:type_name -> solo.v1.DeployRequest
+	16, // 75: solo.control.v1.CodeResolved.error:type_name -> solo.control.v1.Error
+	48, // 76: solo.control.v1.CodeResolved.code:type_name -> solo.control.v1.Code
+	49, // 77: solo.control.v1.Code.mounts:type_name -> solo.control.v1.CodeMount
+	78, // [78:78] is the sub-list for method output_type
+	78, // [78:78] is the sub-list for method input_type
+	78, // [78:78] is the sub-list for extension type_name
+	78, // [78:78] is the sub-list for extension extendee
+	0,  // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_solo_control_v1_service_proto_init() }
@@ -3711,6 +4385,8 @@ func file_solo_control_v1_service_proto_init() {
 		(*FromService_PortState)(nil),
 		(*FromService_NeedSockets)(nil),
 		(*FromService_NetProbeResult)(nil),
+		(*FromService_FilesystemReady)(nil),
+		(*FromService_CodeResolved)(nil),
 	}
 	file_solo_control_v1_service_proto_msgTypes[2].OneofWrappers = []any{
 		(*FromKernel_Welcome)(nil),
@@ -3734,6 +4410,9 @@ func file_solo_control_v1_service_proto_init() {
 		(*FromKernel_Backend)(nil),
 		(*FromKernel_BackendGone)(nil),
 		(*FromKernel_NetProbe)(nil),
+		(*FromKernel_FilesystemConfig)(nil),
+		(*FromKernel_ResolveCode)(nil),
+		(*FromKernel_RuntimeFile)(nil),
 	}
 	file_solo_control_v1_service_proto_msgTypes[5].OneofWrappers = []any{
 		(*Request_Deploy)(nil),
@@ -3770,13 +4449,17 @@ func file_solo_control_v1_service_proto_init() {
 		(*Response_AuditTail)(nil),
 		(*Response_UploadAuthorized)(nil),
 	}
+	file_solo_control_v1_service_proto_msgTypes[47].OneofWrappers = []any{
+		(*CodeResolved_Error)(nil),
+		(*CodeResolved_Code)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_solo_control_v1_service_proto_rawDesc), len(file_solo_control_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
