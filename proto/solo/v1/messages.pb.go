@@ -41,20 +41,23 @@ type DeployRequest struct {
 	Code isDeployRequest_Code `protobuf_oneof:"code"`
 	// Files written into the sandbox's root before the program starts; at most 64,
 	// 16 MiB together.
-	Files     []*File           `protobuf:"bytes,6,rep,name=files,proto3" json:"files,omitempty"`
+	Files []*File `protobuf:"bytes,6,rep,name=files,proto3" json:"files,omitempty"`
+	// Names that begin with SOLO_ or LISTEN_, and NOTIFY_SOCKET, are Solo's. At most 1,024,
+	// and 32 KiB together with the arguments.
 	Env       map[string]string `protobuf:"bytes,7,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Uses      []*Use            `protobuf:"bytes,8,rep,name=uses,proto3" json:"uses,omitempty"`
 	Resources *Resources        `protobuf:"bytes,9,opt,name=resources,proto3" json:"resources,omitempty"`
 	// permanent (default), transient or temporary, as in OTP's child specification.
 	Restart string `protobuf:"bytes,10,opt,name=restart,proto3" json:"restart,omitempty"`
 	Ready   *Ready `protobuf:"bytes,11,opt,name=ready,proto3" json:"ready,omitempty"`
-	// Number of instances, 1 when 0.
+	// Number of instances, 1 when 0, at most 32.
 	Replicas uint32 `protobuf:"varint,12,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	// Makes a repeated call answer like the first; at most 128 bytes.
 	RequestId string `protobuf:"bytes,13,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Answer when the service is ready or has failed, rather than when it is durable.
 	Wait bool `protobuf:"varint,14,opt,name=wait,proto3" json:"wait,omitempty"`
-	// Answer with the plan and change nothing.
+	// Answer with the plan and make no service. Contents are stored all the same: the
+	// plan names their digests.
 	ValidateOnly  bool `protobuf:"varint,15,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -241,10 +244,10 @@ func (*DeployRequest_Artifact) isDeployRequest_Code() {}
 // Source is a program in a language that a runtime descriptor knows.
 type Source struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the runtime: python, sh. Recognised from file and content when empty.
+	// Name of the runtime: python, sh, bash. Recognised from file and content when empty.
 	Language string `protobuf:"bytes,1,opt,name=language,proto3" json:"language,omitempty"`
-	// Name of the file in the sandbox, below /app. In a YAML manifest a path
-	// relative to the manifest, sent by the client.
+	// Name of the file in the sandbox, below /app; main when empty. In a YAML manifest
+	// a path relative to the manifest, sent by the client.
 	File string `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
 	// The source text itself, at most 1 MiB ...
 	Code string `protobuf:"bytes,3,opt,name=code,proto3" json:"code,omitempty"`
@@ -320,7 +323,7 @@ func (x *Source) GetArgs() []string {
 	return nil
 }
 
-// Bytecode is a compiled module for a virtual machine.
+// Bytecode is a compiled module for a virtual machine. Refused by this version.
 type Bytecode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Language      string                 `protobuf:"bytes,1,opt,name=language,proto3" json:"language,omitempty"`
@@ -392,16 +395,19 @@ func (x *Bytecode) GetArgs() []string {
 // Binary is an ELF program: a path on the host, or an uploaded artifact.
 type Binary struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Absolute path on the host, under one of the kernel's binary_paths.
+	// Absolute path on the host of a regular file under one of the kernel's
+	// binary_paths. Links of its directories are followed once; the file itself must
+	// not be one.
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// Only in YAML manifests: a file that the client uploads.
+	// Only in YAML manifests: a file that the client uploads. solo-ctl puts artifact
+	// and argv0 in its place.
 	File string `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
-	// Digest of an uploaded artifact.
+	// Digest of an uploaded artifact; it is /app/program inside.
 	Artifact string `protobuf:"bytes,3,opt,name=artifact,proto3" json:"artifact,omitempty"`
-	// Arguments after the program's name.
+	// Arguments after the program's name, at most 1,024.
 	Args []string `protobuf:"bytes,4,rep,name=args,proto3" json:"args,omitempty"`
-	// argv[0], by which some programs know what to be (redis-server, busybox); the base
-	// name of path when empty.
+	// argv[0], by which some programs know what to be (redis-server, busybox), at most
+	// 255 bytes; the base name of path, or program, when empty.
 	Argv0         string `protobuf:"bytes,5,opt,name=argv0,proto3" json:"argv0,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -537,7 +543,8 @@ func (x *Artifact) GetArgs() []string {
 // File is one regular file inside the sandbox, owned by root, read-only.
 type File struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Absolute path inside the sandbox; not below /proc, /dev, /tmp or /run.
+	// Absolute path inside the sandbox; not below /proc, /sys, /dev, /tmp or /run, nor
+	// where the code or a directory of every sandbox is.
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	// Only in YAML manifests: where the client reads the content.
 	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
@@ -615,7 +622,7 @@ func (x *File) GetArtifact() string {
 	return ""
 }
 
-// Use is one thing that the service needs besides its own sandbox.
+// Use is one thing that the service needs besides its own sandbox, at most 64.
 type Use struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Use:
@@ -711,6 +718,7 @@ type Use_Port struct {
 }
 
 type Use_Volume struct {
+	// This version refuses these three.
 	Volume *VolumeUse `protobuf:"bytes,2,opt,name=volume,proto3,oneof"`
 }
 
@@ -732,11 +740,12 @@ func (*Use_Egress) isUse_Use() {}
 
 type PortUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Address on the host, "127.0.0.1:8080".
+	// Loopback address on the host, "127.0.0.1:8080".
 	Listen string `protobuf:"bytes,1,opt,name=listen,proto3" json:"listen,omitempty"`
-	// Port inside the service.
-	To   uint32 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
-	Http bool   `protobuf:"varint,3,opt,name=http,proto3" json:"http,omitempty"`
+	// Port inside the service; that of listen when 0.
+	To uint32 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	// What is spoken on the port. This version relays connections all the same.
+	Http bool `protobuf:"varint,3,opt,name=http,proto3" json:"http,omitempty"`
 	// Name under which a program that knows LISTEN_FDS gets its listening socket;
 	// when empty the program listens on the port itself.
 	FdName        string `protobuf:"bytes,4,opt,name=fd_name,json=fdName,proto3" json:"fd_name,omitempty"`
@@ -963,26 +972,27 @@ type Resources struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Default 4 GiB, at least 1 MiB.
 	MaxMemoryBytes uint64 `protobuf:"varint,1,opt,name=max_memory_bytes,json=maxMemoryBytes,proto3" json:"max_memory_bytes,omitempty"`
-	// Default 100, 1 to 32,768; solo-init is not counted.
+	// Default 100, 1 to 32,768. Threads count, solo-init does not.
 	MaxProcesses uint32 `protobuf:"varint,2,opt,name=max_processes,json=maxProcesses,proto3" json:"max_processes,omitempty"`
 	// Default 1024, 2 to 262,144.
 	CpuShares uint32 `protobuf:"varint,3,opt,name=cpu_shares,json=cpuShares,proto3" json:"cpu_shares,omitempty"`
-	// Thousandths of one CPU; 0 is no quota; 10 to 1,024,000.
+	// Thousandths of one CPU; 0 is no quota; 10 to 1,024,000. Not before the service is
+	// ready.
 	CpuQuotaMillis uint32 `protobuf:"varint,4,opt,name=cpu_quota_millis,json=cpuQuotaMillis,proto3" json:"cpu_quota_millis,omitempty"`
 	// Default 1024, 16 to 20,000.
 	MaxOpenFiles uint32 `protobuf:"varint,5,opt,name=max_open_files,json=maxOpenFiles,proto3" json:"max_open_files,omitempty"`
 	// Size of /tmp and of /dev/shm, default 64 MiB each, 64 KiB to 64 GiB.
 	MaxTmpBytes uint64 `protobuf:"varint,6,opt,name=max_tmp_bytes,json=maxTmpBytes,proto3" json:"max_tmp_bytes,omitempty"`
-	// Log bytes per second kept, default 1 MiB, 1 KiB to 1 GiB.
+	// Log bytes per second kept of each stream, default 1 MiB, 1 KiB to 1 GiB.
 	LogRate uint64 `protobuf:"varint,7,opt,name=log_rate,json=logRate,proto3" json:"log_rate,omitempty"`
-	// Default 10,000, 1 to 1,000,000.
+	// Default 10,000, 1 to 1,000,000. This version has no queues.
 	MessageQueueLimit uint32 `protobuf:"varint,8,opt,name=message_queue_limit,json=messageQueueLimit,proto3" json:"message_queue_limit,omitempty"`
 	// From the release of the program to readiness. Default 100 or the runtime's,
 	// 1 to 600,000.
 	StartupTimeoutMs uint32 `protobuf:"varint,9,opt,name=startup_timeout_ms,json=startupTimeoutMs,proto3" json:"startup_timeout_ms,omitempty"`
 	// From SIGTERM to cgroup.kill. Default 30,000, 1 to 600,000.
 	ShutdownTimeoutMs uint32 `protobuf:"varint,10,opt,name=shutdown_timeout_ms,json=shutdownTimeoutMs,proto3" json:"shutdown_timeout_ms,omitempty"`
-	// kill (default), throttle or warn.
+	// kill (default); throttle and warn are refused by this version.
 	LimitExceededAction string `protobuf:"bytes,11,opt,name=limit_exceeded_action,json=limitExceededAction,proto3" json:"limit_exceeded_action,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
@@ -1217,6 +1227,7 @@ type Ready_Exec struct {
 }
 
 type Ready_Endpoint struct {
+	// Refused by this version.
 	Endpoint string `protobuf:"bytes,5,opt,name=endpoint,proto3,oneof"`
 }
 
@@ -1283,7 +1294,8 @@ func (x *HttpProbe) GetPath() string {
 	return ""
 }
 
-// ExecProbe is a command; in YAML a plain list.
+// ExecProbe is a command that begins with an absolute path inside, at most 64 words; in
+// YAML a plain list.
 type ExecProbe struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Command       []string               `protobuf:"bytes,1,rep,name=command,proto3" json:"command,omitempty"`
@@ -1333,7 +1345,8 @@ type DeployResponse struct {
 	ServiceId string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
 	Version   uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	State     string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	// Milliseconds from the call's arrival in the kernel to ready; 0 if not waited for.
+	// Milliseconds from the call's arrival in the kernel to ready, or to the end; 0 if
+	// not waited for.
 	StartupMs     float64 `protobuf:"fixed64,4,opt,name=startup_ms,json=startupMs,proto3" json:"startup_ms,omitempty"`
 	Plan          *Plan   `protobuf:"bytes,5,opt,name=plan,proto3" json:"plan,omitempty"`
 	Reason        string  `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -1423,17 +1436,21 @@ type Plan struct {
 	// What is executed, and with which argument vector.
 	Program string   `protobuf:"bytes,4,opt,name=program,proto3" json:"program,omitempty"`
 	Argv    []string `protobuf:"bytes,5,rep,name=argv,proto3" json:"argv,omitempty"`
-	Env     []string `protobuf:"bytes,6,rep,name=env,proto3" json:"env,omitempty"`
-	// Host files and directories seen read-only, "path".
-	Mounts         []string   `protobuf:"bytes,7,rep,name=mounts,proto3" json:"mounts,omitempty"`
-	Files          []string   `protobuf:"bytes,8,rep,name=files,proto3" json:"files,omitempty"`
-	Ports          []string   `protobuf:"bytes,9,rep,name=ports,proto3" json:"ports,omitempty"`
-	Resources      *Resources `protobuf:"bytes,10,opt,name=resources,proto3" json:"resources,omitempty"`
-	Restart        string     `protobuf:"bytes,11,opt,name=restart,proto3" json:"restart,omitempty"`
-	Ready          string     `protobuf:"bytes,12,opt,name=ready,proto3" json:"ready,omitempty"`
-	Replicas       uint32     `protobuf:"varint,13,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	SeccompProfile string     `protobuf:"bytes,14,opt,name=seccomp_profile,json=seccompProfile,proto3" json:"seccomp_profile,omitempty"`
-	// blank or class.
+	// Names alone: values may be secrets.
+	Env []string `protobuf:"bytes,6,rep,name=env,proto3" json:"env,omitempty"`
+	// Paths inside where files and directories of the host are seen read-only.
+	Mounts []string `protobuf:"bytes,7,rep,name=mounts,proto3" json:"mounts,omitempty"`
+	// "0444 /etc/hello.conf".
+	Files []string `protobuf:"bytes,8,rep,name=files,proto3" json:"files,omitempty"`
+	// "127.0.0.1:8080 -> 80".
+	Ports     []string   `protobuf:"bytes,9,rep,name=ports,proto3" json:"ports,omitempty"`
+	Resources *Resources `protobuf:"bytes,10,opt,name=resources,proto3" json:"resources,omitempty"`
+	Restart   string     `protobuf:"bytes,11,opt,name=restart,proto3" json:"restart,omitempty"`
+	// started, notify, tcp:PORT, http:PORT/PATH or exec:COMMAND.
+	Ready          string `protobuf:"bytes,12,opt,name=ready,proto3" json:"ready,omitempty"`
+	Replicas       uint32 `protobuf:"varint,13,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	SeccompProfile string `protobuf:"bytes,14,opt,name=seccomp_profile,json=seccompProfile,proto3" json:"seccomp_profile,omitempty"`
+	// blank; class is for a later version.
 	StartupPath   string `protobuf:"bytes,15,opt,name=startup_path,json=startupPath,proto3" json:"startup_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1669,17 +1686,21 @@ type ServiceStatus struct {
 	ServiceId string                 `protobuf:"bytes,2,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
 	// starting, ready, stopping, stopped, backoff, failed or finished.
 	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	// Why the last instance ended or the service failed: "exit:3", "signal:9",
-	// "oom", "startup_timeout", "killed", "seccomp", "protocol", "limit:processes",
-	// "restart_intensity", "shutdown"; empty while nothing has ended.
-	Reason      string            `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	Version     uint64            `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
-	MemoryBytes uint64            `protobuf:"varint,6,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// Why the last instance ended or the service failed: "exit:3" (or "exit", of a main
+	// process by MAINPID= whose parent has its status), "signal:9", "oom",
+	// "startup_timeout", "killed", "restart", "seccomp", "protocol", "limit:processes",
+	// "restart_intensity", "shutdown", for a run "timeout", the step of the sandbox that
+	// did not work ("sandbox step execveat: …"), or the refusal of a plan or a port made
+	// anew; empty while nothing has ended.
+	Reason      string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Version     uint64 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
+	MemoryBytes uint64 `protobuf:"varint,6,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// Of all instances since solo-kernel began.
 	CpuUsec     uint64            `protobuf:"varint,7,opt,name=cpu_usec,json=cpuUsec,proto3" json:"cpu_usec,omitempty"`
 	Restarts    uint32            `protobuf:"varint,8,opt,name=restarts,proto3" json:"restarts,omitempty"`
 	StartupPath string            `protobuf:"bytes,9,opt,name=startup_path,json=startupPath,proto3" json:"startup_path,omitempty"`
 	Instances   []*InstanceStatus `protobuf:"bytes,10,rep,name=instances,proto3" json:"instances,omitempty"`
-	// Last STATUS= of the service.
+	// Last STATUS= of the service, at most 512 bytes.
 	StatusText string                 `protobuf:"bytes,11,opt,name=status_text,json=statusText,proto3" json:"status_text,omitempty"`
 	Runtime    string                 `protobuf:"bytes,12,opt,name=runtime,proto3" json:"runtime,omitempty"`
 	CodeDigest string                 `protobuf:"bytes,13,opt,name=code_digest,json=codeDigest,proto3" json:"code_digest,omitempty"`
@@ -2513,8 +2534,8 @@ func (x *Metric) GetProcesses() uint32 {
 
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// deployed, starting, ready, exited, restarting, stopped, failed, deleted,
-	// limit, updated, denied.
+	// deployed, starting, ready, exited, restarting, stopped, failed, deleted, limit, or
+	// denied (a port that is not to be had again); updated is for a later version.
 	Type          string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	State         string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -2589,6 +2610,7 @@ func (x *Event) GetVersion() uint64 {
 	return 0
 }
 
+// GrantCapability answers Unimplemented in this version.
 type GrantCapabilityRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -2733,6 +2755,7 @@ func (x *GrantCapabilityResponse) GetToken() string {
 	return ""
 }
 
+// Update answers Unimplemented in this version.
 type UpdateRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Service  string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -2864,7 +2887,7 @@ func (x *UpdateStatus) GetDetail() string {
 
 type ShutdownRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Grace for the services, default 30,000.
+	// Grace for the services, default 30,000, at most 600,000.
 	TimeoutMs     uint32 `protobuf:"varint,1,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3333,7 +3356,8 @@ func (*RunRequest_CloseStdin) isRunRequest_Item() {}
 
 type RunStart struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The manifest; name may be empty. restart, replicas, ready and request_id are refused.
+	// The manifest; name may be empty. restart, replicas over 1, ready, request_id and
+	// validate_only are refused.
 	Manifest *DeployRequest `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
 	// The program is killed after this, default 60,000, at most 3,600,000.
 	TimeoutMs     uint32 `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
@@ -3693,7 +3717,7 @@ type InfoResponse struct {
 	Pid      int32                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
 	Version  string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	UptimeMs uint64                 `protobuf:"varint,3,opt,name=uptime_ms,json=uptimeMs,proto3" json:"uptime_ms,omitempty"`
-	// Number of kernel starts on this state directory.
+	// Number of kernel starts on this state directory, this one included.
 	Generation uint64 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
 	// v2 or v1-hybrid.
 	CgroupMode    string `protobuf:"bytes,5,opt,name=cgroup_mode,json=cgroupMode,proto3" json:"cgroup_mode,omitempty"`
@@ -3891,7 +3915,7 @@ func (x *TailResponse) GetRecord() string {
 // Denial is the detail of every PERMISSION_DENIED and UNAUTHENTICATED.
 type Denial struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// capability, path, egress, syscall or limit.
+	// capability; path, egress, syscall and limit are for later versions.
 	Layer         string `protobuf:"bytes,1,opt,name=layer,proto3" json:"layer,omitempty"`
 	Asked         string `protobuf:"bytes,2,opt,name=asked,proto3" json:"asked,omitempty"`
 	MissingRight  string `protobuf:"bytes,3,opt,name=missing_right,json=missingRight,proto3" json:"missing_right,omitempty"`
