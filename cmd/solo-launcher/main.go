@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
 
 	"github.com/opencontainers/runc/libcontainer"
 
@@ -16,6 +17,12 @@ import (
 	"github.com/solo-os/solo/sandbox/launcher"
 	"github.com/solo-os/solo/seccomp/bpf"
 )
+
+// The main thread belongs to main alone, which only waits. libcontainer opens mount
+// sources on a thread that it moves into the sandbox's mount namespace and throws away
+// (process_linux.go, goCreateMountSources); Go cannot end the main thread, which would
+// stay in there for good and keep the namespace with all its mounts.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "init" {
@@ -25,7 +32,9 @@ func main() {
 	}
 	// Executed from a memfd, the process would be called by a number (proc_pid_comm(5)).
 	_ = os.WriteFile("/proc/self/comm", []byte("solo-launcher"), 0)
-	if err := run(); err != nil {
+	ended := make(chan error)
+	go func() { ended <- run() }()
+	if err := <-ended; err != nil {
 		fmt.Fprintln(os.Stderr, "solo-launcher:", err)
 		os.Exit(1)
 	}
