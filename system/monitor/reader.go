@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"time"
 )
 
@@ -100,7 +101,7 @@ func (rd *reader) add(s *series, t *track) {
 	for i+1 < len(t.segments) && t.segments[i+1].first <= rd.pos+1 {
 		i++
 	}
-	c := &cursor{series: s, track: t, segments: t.segments[i:len(t.segments):len(t.segments)]}
+	c := &cursor{series: s, track: t, segments: slices.Clone(t.segments[i:])}
 	c.start()
 	rd.cursors = append(rd.cursors, c)
 }

@@ -280,7 +280,7 @@ func (t *track) drop() error {
 	if len(t.segments) > 1 {
 		t.removed = t.segments[1].first - 1
 	}
-	t.segments = slices.Clone(t.segments[1:])
+	t.segments = slices.Delete(t.segments, 0, 1)
 	return nil
 }
 
