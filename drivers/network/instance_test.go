@@ -96,6 +96,7 @@ func closing(port uint64) *controlv1.FromKernel {
 
 func TestNoInstance(t *testing.T) {
 	testenv.RequireRoot(t)
+	holdGarbage(t)
 	h := start(t, Limits{SocketWait: 30 * time.Millisecond})
 	address := h.publish(80)
 	wantReset(t, address)
@@ -109,12 +110,12 @@ func TestNoInstance(t *testing.T) {
 	in := newSandbox(t)
 	files, err := in.sockets(3)
 	check(t, err)
-	before := descriptors(t)
+	before := openSockets(t)
 	h.send(backend(7, "lost", 3), files...)
 	files.Close()
 	h.send(gone(1, "nobody"))
 	wantReset(t, address)
-	testenv.Eventually(t, patience, "sockets for no port to be closed", func() bool { return descriptors(t) <= before-3 })
+	testenv.Eventually(t, patience, "sockets for no port to be closed", func() bool { return openSockets(t) <= before-3 })
 }
 
 // TestClientWaitsForInstance connects before there is an instance.
@@ -198,7 +199,7 @@ func TestPortClose(t *testing.T) {
 func TestStopEnds(t *testing.T) {
 	for _, how := range []string{"context", "stop", "kernel gone"} {
 		t.Run(how, func(t *testing.T) {
-			leaks(t)
+			testenv.Leaks(t, testenv.Scope{})
 			in, deaf := newSandbox(t), newSandbox(t)
 			l, to := in.listen(t, 0)
 			serve(t, l, echo)
@@ -266,10 +267,3 @@ func synSent(t *testing.T, s *sandbox) bool {
 }
 
 var synSentLine = regexp.MustCompile(`(?m)^ *\d+: [0-9A-F:]+ [0-9A-F:]+ 02 `)
-
-func descriptors(t *testing.T) int {
-	t.Helper()
-	list, err := os.ReadDir("/proc/self/fd")
-	check(t, err)
-	return len(list)
-}

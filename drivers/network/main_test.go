@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"runtime/debug"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -35,18 +37,33 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// leaks fails the test if it leaves anything behind. Call it first.
-func leaks(t *testing.T) {
-	t.Helper()
-	testenv.Leaks(t, testenv.Scope{})
-	t.Cleanup(collect)
-}
-
 // collect closes the pipes that the net package keeps for its next splice(2): they go
 // with the garbage, in the second round.
 func collect() {
 	runtime.GC()
 	runtime.GC()
+}
+
+// holdGarbage keeps the garbage collector from closing what was forgotten, so that the
+// test sees it.
+func holdGarbage(t *testing.T) {
+	t.Helper()
+	old := debug.SetGCPercent(-1)
+	t.Cleanup(func() { debug.SetGCPercent(old) })
+}
+
+// openSockets counts this process's sockets.
+func openSockets(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	check(t, err)
+	n := 0
+	for _, e := range list {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(to, "socket:") {
+			n++
+		}
+	}
+	return n
 }
 
 // sandbox is a network namespace like a service's: nothing but its own loopback. A
@@ -210,6 +227,7 @@ func start(t testing.TB, limits Limits) *host {
 		}
 		_ = kernel.Close()
 		<-answered
+		collect()
 	})
 	select {
 	case <-hello:

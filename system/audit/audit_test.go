@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -172,7 +173,11 @@ func TestServeEnds(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			testenv.Leaks(t, testenv.Scope{})
+			// The garbage collector would close what is forgotten.
+			old := debug.SetGCPercent(-1)
+			t.Cleanup(func() { debug.SetGCPercent(old) })
 			dir := t.TempDir()
+			before := descriptors(t)
 			r := serve(t, dir)
 			r.send(t, records[:5]...)
 			r.wantAck(t, chainOf(records[:5]))
@@ -192,11 +197,22 @@ func TestServeEnds(t *testing.T) {
 					t.Errorf("after it: %v and %v, want EOF", &m, err)
 				}
 			}
+			// What is left are the kernel's and the reader's ends.
+			if now := descriptors(t); now > before+2 {
+				t.Errorf("%d descriptors before, %d after", before, now)
+			}
 			l := openLog(t, dir)
 			wantStored(t, dir, l, records[:5])
 			check(t, l.Close())
 		})
 	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	check(t, err)
+	return len(list)
 }
 
 // TestManyReaders takes every place and one more, and gives places back.
