@@ -74,6 +74,10 @@ func (k *Kernel) instanceGone(inst *instance, a after) {
 // finish takes an instance out of its slot and lets the service decide.
 func (k *Kernel) finish(inst *instance, usage cgroups.Usage, oom uint64) {
 	reason := inst.reason(oom)
+	if reason == reasonOOM {
+		k.limit(inst, reason) // the group's word of it may come too late
+	}
+	inst.gone = true
 	inst.disarm()
 	k.ports.withdraw(inst)
 	inst.control.close()

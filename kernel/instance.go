@@ -68,10 +68,17 @@ type instance struct {
 	// early says that it was ready before Started came.
 	early     bool
 	startedAt time.Time
-	// timer is the lease's, the start's or the stop's limit.
-	timer   *time.Timer
-	control *peer
-	notify  *ipc.Notify
+	// timer is the lease's, the start's or the stop's limit; extendable is the uptime
+	// until which the service may move it.
+	timer      *time.Timer
+	extendable time.Duration
+	// gone says that it has ended: whatever still comes of it is too late.
+	gone bool
+	// announced says that it is behind its service's ports, limited that a limit was
+	// reported.
+	announced, limited bool
+	control            *peer
+	notify             *ipc.Notify
 	// logs are the kernel's copies of the read ends: a monitor that comes back gets
 	// them again.
 	logs    [2]*os.File
@@ -134,16 +141,19 @@ func (k *Kernel) makeListeners(inst *instance) {
 	}
 }
 
-// ask registers for the answer to an order with an id.
+// ask registers for the answer to an order with an id. Nothing answers for one that is
+// gone.
 func (inst *instance) ask(then func(*controlv1.InitReport, ipc.Files)) uint64 {
 	inst.nextAsk++
-	inst.asked[inst.nextAsk] = then
+	if !inst.gone {
+		inst.asked[inst.nextAsk] = then
+	}
 	return inst.nextAsk
 }
 
 // order sends an order to solo-init. One that does not read has failed.
 func (k *Kernel) order(inst *instance, o *controlv1.InitOrder, files ...*os.File) {
-	if inst.sh == nil {
+	if inst.sh == nil || inst.gone {
 		return
 	}
 	if err := inst.sh.Order(o, files...); err != nil {
@@ -159,6 +169,7 @@ func (k *Kernel) release(inst *instance) {
 	}
 	inst.phase = phaseReleased
 	inst.released, inst.startedAt = k.uptime(), time.Now()
+	inst.extendable = inst.released + maxExtend
 	inst.arm(k, time.Duration(inst.svc.resources().GetStartupTimeoutMs())*time.Millisecond, func() { k.end(inst, reasonStartup) })
 	k.order(inst, &controlv1.InitOrder{Order: &controlv1.InitOrder_Release{Release: &controlv1.Release{}}})
 }
@@ -242,6 +253,7 @@ func (k *Kernel) stop(inst *instance, cause string) {
 		return
 	}
 	inst.cause = cause
+	inst.extendable = k.uptime() + maxExtend
 	k.ports.withdraw(inst)
 	grace := inst.svc.resources().GetShutdownTimeoutMs()
 	if inst.svc.role != nil {
@@ -286,7 +298,16 @@ func (k *Kernel) instanceLimit(inst *instance, e cgroups.Event) {
 	if inst.cause != "" {
 		return
 	}
+	k.limit(inst, reason)
+	k.end(inst, reason)
+}
+
+// limit tells once that an instance has come to a limit.
+func (k *Kernel) limit(inst *instance, reason string) {
+	if inst.limited {
+		return
+	}
+	inst.limited = true
 	k.event(inst.svc, inst, &solov1.Event{Type: "limit", Reason: reason})
 	inst.svc.put("limit", reason, [2]string{"instance", inst.id})
-	k.end(inst, reason)
 }

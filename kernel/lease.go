@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -229,7 +230,7 @@ func quotaOf(millis uint32) cgroups.Limits {
 
 // leaseSent takes over what the lease opened.
 func (k *Kernel) leaseSent(inst *instance, l *leased) {
-	if inst.slot.inst != inst || inst.asked == nil {
+	if inst.gone {
 		l.close()
 		return
 	}
@@ -241,6 +242,10 @@ func (k *Kernel) leaseSent(inst *instance, l *leased) {
 		k.end(inst, "")
 		return
 	}
+	if inst.svc.role == nil {
+		// Older systems than Linux 6.16 cannot; there they are discarded.
+		_ = l.control.RefuseRights()
+	}
 	inst.control, inst.logs = newPeer(l.control), l.logs
 	go k.listenControl(inst, inst.control)
 	if inst.svc.tier == tierUser {
@@ -251,15 +256,28 @@ func (k *Kernel) leaseSent(inst *instance, l *leased) {
 	k.system.announceUsage(inst)
 }
 
-// listenControl reads a service's control connection until it ends.
+// patience is the least time between two messages of one user service that the owner
+// looks at: none can keep it from the others.
+const patience = time.Millisecond
+
+// listenControl reads a service's control connection until it ends, and closes it.
 func (k *Kernel) listenControl(inst *instance, p *peer) {
+	user := inst.svc.role == nil
 	for {
 		m := &controlv1.FromService{}
 		files, _, err := p.conn.Receive(m)
 		if err != nil {
+			_ = p.conn.Drain()
 			k.do(func() { k.controlEnded(inst, err) })
 			return
 		}
+		if user && len(files) > 0 {
+			files.Discard()
+			m, files = &controlv1.FromService{}, nil // no message of a user service has any
+		}
 		k.do(func() { k.fromService(inst, m, files) })
+		if user {
+			time.Sleep(patience)
+		}
 	}
 }

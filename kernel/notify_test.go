@@ -21,7 +21,7 @@ func notifier(t *testing.T) (*Kernel, *instance) {
 	s := &service{k: k, rec: &controlv1.ServiceRecord{Desired: desiredRunning, Manifest: &solov1.DeployRequest{
 		Ready: &solov1.Ready{Probe: &solov1.Ready_Notify{Notify: true}},
 	}}}
-	inst := &instance{svc: s, phase: phaseStarted, asked: map[uint64]func(*controlv1.InitReport, ipc.Files){}}
+	inst := &instance{svc: s, extendable: time.Hour, phase: phaseStarted, asked: map[uint64]func(*controlv1.InitReport, ipc.Files){}}
 	s.slots = []*slot{{inst: inst}}
 	t.Cleanup(func() {
 		for _, f := range s.kept {
@@ -95,7 +95,9 @@ func TestStoredDescriptors(t *testing.T) {
 		}
 		return f
 	}
-	store := func(text string, files ...*os.File) { k.notified(inst, ipc.Notification{Text: text, Files: files}) }
+	store := func(text string, files ...*os.File) {
+		k.notified(inst, ipc.Notification{Text: text, Files: files}).Discard()
+	}
 	closed := func(f *os.File) bool { return f.Close() != nil }
 
 	null, dir, plain := open("/dev/null"), open("/"), open("/dev/null")

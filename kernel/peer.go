@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -84,7 +85,9 @@ func (p *peer) write() {
 	}
 }
 
-// close ends the connection and drops what waits. It may be called twice.
+// close drops what waits and wakes the reader of the connection, which closes it: what
+// a hostile peer has queued there is closed where nobody else waits. It may be called
+// twice.
 func (p *peer) close() {
 	if p == nil {
 		return
@@ -99,6 +102,8 @@ func (p *peer) close() {
 		o.files.Close()
 	}
 	p.queue = nil
-	_ = p.conn.Close()
+	past := time.Unix(1, 0)
+	_ = p.conn.SetReadDeadline(past)
+	_ = p.conn.SetWriteDeadline(past)
 	close(p.wake)
 }

@@ -127,6 +127,7 @@ func (p *ports) close(s *service) {
 
 // announce brings an instance that is ready behind the ports of its service.
 func (p *ports) announce(inst *instance) {
+	inst.announced = true
 	for _, port := range p.of(inst.svc) {
 		p.supply(port, inst, backendSockets)
 	}
@@ -134,11 +135,11 @@ func (p *ports) announce(inst *instance) {
 
 // supply gives solo-net sockets of an instance.
 func (p *ports) supply(port *port, inst *instance, n uint32) {
-	if inst.phase != phaseReady || inst.cause != "" {
+	if !inst.announced {
 		return
 	}
 	p.k.makeSockets(inst, min(max(n, 1), maxSockets), func(files ipc.Files) {
-		if len(files) == 0 || p.byID[port.id] != port || inst.cause != "" {
+		if len(files) == 0 || p.byID[port.id] != port || !inst.announced {
 			files.Close()
 			return
 		}
@@ -148,11 +149,12 @@ func (p *ports) supply(port *port, inst *instance, n uint32) {
 	})
 }
 
-// withdraw takes an instance from behind its ports; its connections go on.
+// withdraw takes an instance from behind its ports, for good; its connections go on.
 func (p *ports) withdraw(inst *instance) {
-	if inst.id == "" {
+	if !inst.announced {
 		return
 	}
+	inst.announced = false
 	for _, port := range p.of(inst.svc) {
 		p.k.system.toNet(&controlv1.FromKernel{Item: &controlv1.FromKernel_BackendGone{BackendGone: &controlv1.BackendGone{
 			PortId: port.id, Instance: inst.id,

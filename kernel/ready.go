@@ -42,12 +42,12 @@ func (k *Kernel) probe(inst *instance, how *solov1.Ready) {
 	wait := firstProbe
 	var try func()
 	try = func() {
-		if inst.phase != phaseStarted || inst.cause != "" {
+		if inst.gone || inst.phase != phaseStarted || inst.cause != "" {
 			return
 		}
 		k.probeOnce(inst, how, func(ok bool) {
 			switch {
-			case inst.phase != phaseStarted || inst.cause != "":
+			case inst.gone || inst.phase != phaseStarted || inst.cause != "":
 			case ok:
 				k.ready(inst)
 			default:
@@ -113,22 +113,25 @@ func (k *Kernel) listenNotify(inst *instance, n *ipc.Notify) {
 	for {
 		got, err := n.Receive()
 		var protocol *ipc.ProtocolError
-		if errors.As(err, &protocol) {
-			continue // too long to mean anything; sd_notify(3) gives no answer either
-		}
-		if err != nil {
+		switch {
+		case errors.As(err, &protocol):
+			// Too long to mean anything; sd_notify(3) gives no answer either.
+		case err != nil:
 			return
+		default:
+			var rest ipc.Files
+			k.do(func() { rest = k.notified(inst, got) })
+			rest.Discard()
 		}
-		k.do(func() { k.notified(inst, got) })
+		time.Sleep(patience)
 	}
 }
 
 // notified takes the assignments that sd_notify(3) defines; others are ignored, as
-// systemd does.
-func (k *Kernel) notified(inst *instance, n ipc.Notification) {
-	defer func() { n.Files.Close() }()
-	if inst.asked == nil {
-		return
+// systemd does. It returns the descriptors to be discarded, which the owner must not do.
+func (k *Kernel) notified(inst *instance, n ipc.Notification) ipc.Files {
+	if inst.gone {
+		return n.Files
 	}
 	values := map[string]string{}
 	for line := range strings.SplitSeq(n.Text, "\n") {
@@ -146,11 +149,12 @@ func (k *Kernel) notified(inst *instance, n ipc.Notification) {
 	if pid, err := strconv.ParseInt(values["MAINPID"], 10, 32); err == nil && pid > 1 {
 		k.moveMain(inst, int32(pid))
 	}
+	rest := n.Files
 	if values["FDSTORE"] == "1" {
-		n.Files = s.keep(values["FDNAME"], n.Files)
+		rest = s.keep(values["FDNAME"], rest)
 	}
 	if values["FDSTOREREMOVE"] == "1" {
-		s.dropKept(values["FDNAME"])
+		rest = append(rest, s.dropKept(values["FDNAME"])...)
 	}
 	if values["READY"] == "1" && s.rec.GetManifest().GetReady().GetNotify() {
 		k.ready(inst)
@@ -158,10 +162,13 @@ func (k *Kernel) notified(inst *instance, n ipc.Notification) {
 	if values["STOPPING"] == "1" {
 		k.ports.withdraw(inst)
 	}
+	return rest
 }
 
-// extend moves the limit of a start or a stop that is under way.
+// extend moves the limit of a start or a stop that is under way, but never beyond
+// maxExtend from its beginning.
 func (k *Kernel) extend(inst *instance, d time.Duration) {
+	d = min(d, inst.extendable-k.uptime())
 	switch {
 	case inst.timer == nil:
 	case inst.cause != "":
@@ -252,14 +259,16 @@ func keepable(f *os.File) bool {
 	return err == nil && ok
 }
 
-func (s *service) dropKept(name string) {
+// dropKept forgets what is stored under a name, and returns it.
+func (s *service) dropKept(name string) (dropped ipc.Files) {
 	var rest []keptFile
 	for _, f := range s.kept {
 		if f.name == name {
-			_ = f.file.Close()
+			dropped = append(dropped, f.file)
 		} else {
 			rest = append(rest, f)
 		}
 	}
 	s.kept = rest
+	return dropped
 }

@@ -99,7 +99,7 @@ func (k *Kernel) controlEnded(inst *instance, err error) {
 		k.misbehaved(inst, protocol)
 		return
 	}
-	if inst.svc.role != nil && inst.cause == "" && inst.asked != nil {
+	if inst.svc.role != nil && inst.cause == "" && !inst.gone {
 		// A system service without its connection is of no use, and has mostly ended
 		// itself: solo-init's word of how comes by another way.
 		k.end(inst, "")
@@ -108,7 +108,7 @@ func (k *Kernel) controlEnded(inst *instance, err error) {
 
 // misbehaved ends a service that broke the protocol.
 func (k *Kernel) misbehaved(inst *instance, why error) {
-	if inst.asked == nil || inst.cause != "" {
+	if inst.gone || inst.cause != "" {
 		return
 	}
 	say("%s (%s): %v", inst.svc.name, inst.id, why)
@@ -118,7 +118,7 @@ func (k *Kernel) misbehaved(inst *instance, why error) {
 // fromService is the switch over what a service may say. What it may depends on its
 // role; a user service may say hello.
 func (k *Kernel) fromService(inst *instance, m *controlv1.FromService, files ipc.Files) {
-	if inst.asked == nil {
+	if inst.gone {
 		files.Close()
 		return
 	}

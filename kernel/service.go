@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/solo-os/solo/ipc"
 	"github.com/solo-os/solo/kernel/control"
 	"github.com/solo-os/solo/kernel/manifest"
 	"github.com/solo-os/solo/kernel/store"
@@ -391,10 +392,12 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 // forget drops everything of a service that nothing lives of.
 func (s *service) forget() {
 	s.k.ports.close(s)
+	var kept ipc.Files
 	for _, f := range s.kept {
-		_ = f.file.Close()
+		kept = append(kept, f.file)
 	}
 	s.kept = nil
+	go kept.Discard()
 	delete(s.k.services, s.name)
 	s.k.system.toMonitor(&controlv1.FromKernel{Item: &controlv1.FromKernel_ServiceGone{ServiceGone: &controlv1.ServiceGone{Service: s.name}}})
 }
