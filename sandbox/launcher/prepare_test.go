@@ -67,15 +67,20 @@ func (r *rig) traces() []string {
 	return out
 }
 
-// baseline waits until the launcher has started and has no children, and answers its
-// traces.
-func (r *rig) baseline() []string {
+// baseline waits until the launcher has started, has so many shells and has handed
+// their descriptors over, and answers its traces.
+func (r *rig) baseline(shells int) []string {
 	r.t.Helper()
 	r.order(&controlv1.LauncherOrder{}) // refused, once all is mounted
 	var now []string
 	testenv.Eventually(r.t, patience, "the launcher to be idle", func() bool {
 		now = r.traces()
-		return !slices.ContainsFunc(now, func(s string) bool { return strings.HasPrefix(s, "child ") || strings.HasPrefix(s, "containers ") })
+		count := map[string]int{}
+		for _, s := range now {
+			kind, _, _ := strings.Cut(s, " ")
+			count[kind]++
+		}
+		return count["child"] == shells && count["containers"] == shells && !slices.Contains(now, "fd user:")
 	})
 	return now
 }
@@ -103,7 +108,7 @@ func prepareOrder(p *controlv1.Prepare) *controlv1.LauncherOrder {
 func TestShellsLeaveNothing(t *testing.T) {
 	r := newRig(t)
 	r.prepare().end() // opens what stays open
-	before := r.baseline()
+	before := r.baseline(0)
 	for range 10 {
 		r.prepare().end()
 	}
@@ -115,7 +120,7 @@ func TestShellsLeaveNothing(t *testing.T) {
 func TestPrepareFailuresLeaveNothing(t *testing.T) {
 	r := newRig(t)
 	r.prepare().end()
-	before := r.baseline()
+	before := r.baseline(0)
 	for _, c := range []struct {
 		name   string
 		change func(*controlv1.Prepare)
@@ -149,7 +154,7 @@ func TestSameShellTwice(t *testing.T) {
 	r := newRig(t)
 	p := r.prepareOrder()
 	s := r.prepareAs(p)
-	before := r.traces()
+	before := r.baseline(1)
 	report, files := r.order(prepareOrder(p))
 	files.Close()
 	if f := report.GetFailed(); f.GetStep() != "create" {
@@ -180,7 +185,7 @@ func TestInitThatCannotRun(t *testing.T) {
 		_ = conn.Close()
 	}
 	attempt() // opens what stays open
-	before := r.baseline()
+	before := r.baseline(0)
 	attempt()
 	attempt()
 	r.settle(before)
