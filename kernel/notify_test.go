@@ -88,8 +88,30 @@ func TestReadyAfterEnd(t *testing.T) {
 
 func TestStoredDescriptors(t *testing.T) {
 	k, inst := notifier(t)
+	k.services = map[string]*service{"s": inst.svc}
 	open := func(path string) *os.File {
 		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	pipe := func() *os.File {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = w.Close()
+		return r
+	}
+	memfd := func(size int, sealed bool) *os.File {
+		f, err := ipc.NewMemfd("kept")
+		if err == nil {
+			err = f.Truncate(int64(size))
+		}
+		if err == nil && sealed {
+			err = ipc.Seal(f)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -100,15 +122,25 @@ func TestStoredDescriptors(t *testing.T) {
 	}
 	closed := func(f *os.File) bool { return f.Close() != nil }
 
-	null, dir, plain := open("/dev/null"), open("/"), open("/dev/null")
-	store("FDSTORE=1\nFDNAME=a", null)
-	store("FDSTORE=1", dir)
-	store("READY=1", plain)
-	if !closed(dir) || !closed(plain) {
-		t.Error("a directory, or a descriptor without FDSTORE=1, was kept open")
+	for name, f := range map[string]*os.File{
+		"a directory": open("/"), "a device": open("/dev/null"), "a file": open("/etc/passwd"),
+		"a memfd that may grow": memfd(1, false), "a long memfd": memfd(maxKeptBytes+1, true),
+	} {
+		store("FDSTORE=1", f)
+		if !closed(f) {
+			t.Errorf("%s was kept", name)
+		}
 	}
+	unasked := pipe()
+	store("READY=1", unasked)
+	if !closed(unasked) {
+		t.Error("a descriptor without FDSTORE=1 was kept open")
+	}
+	first := pipe()
+	store("FDSTORE=1\nFDNAME=a", first)
+	store("FDSTORE=1\nFDNAME=b:c", memfd(maxKeptBytes, true))
 	for range maxKept {
-		store("FDSTORE=1\nFDNAME=b:c", open("/dev/null"))
+		store("FDSTORE=1", pipe())
 	}
 	if n := len(inst.svc.kept); n != maxKept {
 		t.Errorf("%d descriptors are kept, want %d", n, maxKept)
@@ -117,8 +149,14 @@ func TestStoredDescriptors(t *testing.T) {
 		t.Errorf("names %q and %q, want a and stored", a, b)
 	}
 	store("FDSTOREREMOVE=1\nFDNAME=a")
-	if n := len(inst.svc.kept); n != maxKept-1 || !closed(null) {
+	if n := len(inst.svc.kept); n != maxKept-1 || !closed(first) {
 		t.Errorf("%d descriptors after the removal of one", n)
+	}
+	inst.svc.rec.Desired = desiredStopped
+	inst.slot, inst.svc.slots[0].inst = nil, nil
+	inst.svc.changed()
+	if n := len(inst.svc.kept); n != 0 {
+		t.Errorf("%d descriptors outlive the service's stop", n)
 	}
 }
 

@@ -22,9 +22,13 @@ const (
 	// probeTimeout bounds one probe.
 	probeTimeout = 2 * time.Second
 	maxExtend    = 10 * time.Minute
-	// maxKept is how many descriptors a service may store (FDSTORE=1).
-	maxKept   = 16
-	maxStatus = 512
+	// maxKept is how many descriptors a service may store (FDSTORE=1), maxAllKept how
+	// many all may together, maxKeptBytes how long a stored memfd may be: it is charged
+	// to nobody once its service has ended.
+	maxKept      = 16
+	maxAllKept   = 2048
+	maxKeptBytes = 64 << 10
+	maxStatus    = 512
 )
 
 // keptFile is a descriptor that a service stored, with its FDNAME.
@@ -229,22 +233,29 @@ func innerPID(pid int) int32 {
 }
 
 // keep stores descriptors for the service's next instance. It returns those it does
-// not take: over the limit, directories (a way out of the root), and O_PATH.
+// not take.
 func (s *service) keep(name string, files ipc.Files) ipc.Files {
 	if name == "" || len(name) > 64 || strings.ContainsAny(name, ":\x00") {
 		name = "stored"
 	}
+	all := 0
+	for _, other := range s.k.services {
+		all += len(other.kept)
+	}
 	var rest ipc.Files
 	for _, f := range files {
-		if len(s.kept) >= maxKept || !keepable(f) {
+		if len(s.kept) >= maxKept || all >= maxAllKept || !keepable(f) {
 			rest = append(rest, f)
 			continue
 		}
 		s.kept = append(s.kept, keptFile{name, f})
+		all++
 	}
 	return rest
 }
 
+// keepable takes sockets, pipes, and memfds that cannot grow: no directory or O_PATH
+// descriptor, which lead out of the root, and nothing that holds much.
 func keepable(f *os.File) bool {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -254,9 +265,30 @@ func keepable(f *os.File) bool {
 	err = raw.Control(func(fd uintptr) {
 		var st unix.Stat_t
 		flags, ferr := unix.FcntlInt(fd, unix.F_GETFL, 0)
-		ok = ferr == nil && flags&unix.O_PATH == 0 && unix.Fstat(int(fd), &st) == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR
+		if ferr != nil || flags&unix.O_PATH != 0 || unix.Fstat(int(fd), &st) != nil {
+			return
+		}
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFSOCK, unix.S_IFIFO:
+			ok = true
+		case unix.S_IFREG:
+			seals, serr := unix.FcntlInt(fd, unix.F_GET_SEALS, 0)
+			ok = serr == nil && seals&unix.F_SEAL_GROW != 0 && st.Size <= maxKeptBytes
+		}
 	})
 	return err == nil && ok
+}
+
+// discardKept lets go of what is stored, when the service is not to run again.
+func (s *service) discardKept() {
+	var kept ipc.Files
+	for _, f := range s.kept {
+		kept = append(kept, f.file)
+	}
+	s.kept = nil
+	if len(kept) > 0 {
+		go kept.Discard()
+	}
 }
 
 // dropKept forgets what is stored under a name, and returns it.

@@ -6,7 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/solo-os/solo/ipc"
 	"github.com/solo-os/solo/kernel/control"
 	"github.com/solo-os/solo/kernel/manifest"
 	"github.com/solo-os/solo/kernel/store"
@@ -160,6 +159,9 @@ func (s *service) changed() {
 	s.waiters = rest
 	for _, w := range due {
 		w.tell()
+	}
+	if ended(state) {
+		s.discardKept() // as systemd does when a unit stops (FileDescriptorStoreMax=)
 	}
 }
 
@@ -392,12 +394,7 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 // forget drops everything of a service that nothing lives of.
 func (s *service) forget() {
 	s.k.ports.close(s)
-	var kept ipc.Files
-	for _, f := range s.kept {
-		kept = append(kept, f.file)
-	}
-	s.kept = nil
-	go kept.Discard()
+	s.discardKept()
 	delete(s.k.services, s.name)
 	s.k.system.toMonitor(&controlv1.FromKernel{Item: &controlv1.FromKernel_ServiceGone{ServiceGone: &controlv1.ServiceGone{Service: s.name}}})
 }
