@@ -69,7 +69,8 @@ func hostname(h string) bool {
 		return false
 	}
 	for _, c := range []byte(h) {
-		if !(c == '-' || c == '.' || c == '*' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z') {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !letter && c != '-' && c != '.' && c != '*' {
 			return false
 		}
 	}

@@ -46,7 +46,8 @@ how many kernels have run on this state directory.`,
 			})
 		},
 	}
-	return group("kernel", "Look at Solo itself", "Commands about Solo's kernel, the process that supervises all services.", info)
+	return group("kernel", "Look at Solo itself", "Commands about Solo's kernel, the process that supervises all services.",
+		"  solo-ctl kernel info", info)
 }
 
 func (a *app) certs() *cobra.Command {
@@ -88,11 +89,12 @@ shuts out clients with old ones.`,
 		},
 	}
 	f := initCmd.Flags()
-	f.StringVar(&dir, "dir", "", "directory (default: certs below the state directory)")
-	f.StringVar(&stateDir, "state-dir", defaultStateDir, "solod's state directory")
-	f.StringArrayVar(&hosts, "host", nil, "further name or address of the server; may be repeated")
+	f.StringVar(&dir, "dir", "", "`DIRECTORY` (default: certs below the state directory)")
+	f.StringVar(&stateDir, "state-dir", defaultStateDir, "solod's state `DIRECTORY`")
+	f.StringArrayVar(&hosts, "host", nil, "further `NAME` or address of the server; may be repeated")
 	f.BoolVar(&force, "force", false, "replace what exists")
-	return group("certs", "Certificates for the API over TCP", "The API over TCP needs mutual TLS 1.3; these commands make what it needs.", initCmd)
+	return group("certs", "Certificates for the API over TCP", "The API over TCP needs mutual TLS 1.3; these commands make what it needs.",
+		"  solo-ctl certs init --host solo.example.org", initCmd)
 }
 
 func (a *app) version() *cobra.Command {

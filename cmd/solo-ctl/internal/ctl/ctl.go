@@ -57,6 +57,8 @@ func System() Env {
 type app struct {
 	Env
 	flags globals
+	// stream says that the output is one document a line: an error is one too.
+	stream bool
 }
 
 // globals are the flags of every command.
@@ -97,12 +99,34 @@ func Main(args []string, env Env) int {
 		return 0
 	case errors.As(err, &status):
 		return int(status)
+	case ctx.Err() != nil && a.stream:
+		return exitInterrupted // which is how following ends
+	}
+	if errors.As(err, new(*usageError)) && asksJSON(args) {
+		a.flags.output = "json" // the line may not have been read to its end
 	}
 	code := a.report(err)
 	if ctx.Err() != nil && code == exitError {
 		return exitInterrupted
 	}
 	return code
+}
+
+// asksJSON says whether a command line that is wrong asks for JSON all the same.
+func asksJSON(args []string) bool {
+	for i, arg := range args {
+		switch arg {
+		case "--":
+			return false
+		case "-ojson", "-o=json", "--output=json":
+			return true
+		case "-o", "--output":
+			if i+1 < len(args) && args[i+1] == "json" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (a *app) root() *cobra.Command {
@@ -120,15 +144,13 @@ Where Solo is, and who asks:
 
 Every command takes -o json and then prints one JSON document (logs, watch and
 audit tail: one a line), with the field names of the API. An error is then
-{"error": {"code", "message", "reason", "violations", "denial"}}.
-
-Exit status: 0 success; 1 error; 2 wrong usage; 3 denied: no token, a wrong one, or
-one without the right. run ends with the program's own status.`,
+{"error": {"code", "message", "reason", "violations", "denial"}}.`,
 		Example: `  solo-ctl deploy --name web --wait app.py
   solo-ctl deploy --name nap /bin/sleep -- 60
   solo-ctl run hello.sh one two < input.txt
   solo-ctl status web -o json
   solo-ctl logs -f web`,
+		Annotations:   map[string]string{exitNote: "run ends with the program's own status. 130: interrupted."},
 		Args:          args(cobra.NoArgs),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -146,13 +168,13 @@ one without the right. run ends with the program's own status.`,
 		},
 	}
 	f := root.PersistentFlags()
-	f.StringVar(&a.flags.addr, "addr", "", "address of the API: unix:///path or host:port (SOLO_ADDR)")
-	f.StringVar(&a.flags.tokenFile, "token-file", "", "file that holds the token (default "+defaultStateDir+"/root.token)")
-	f.StringVar(&a.flags.ca, "ca", "", "CA certificate, for host:port (SOLO_CA)")
-	f.StringVar(&a.flags.cert, "cert", "", "client certificate, for host:port (SOLO_CERT)")
-	f.StringVar(&a.flags.key, "key", "", "key of the client certificate, for host:port (SOLO_KEY)")
-	f.StringVarP(&a.flags.output, "output", "o", "text", "output: text or json")
-	f.DurationVar(&a.flags.timeout, "timeout", 0, "give up after this time, as 500ms or 2m (default: never)")
+	f.StringVar(&a.flags.addr, "addr", "", "`ADDRESS` of the API: unix:///path or host:port (SOLO_ADDR)")
+	f.StringVar(&a.flags.tokenFile, "token-file", "", "`FILE` that holds the token (default "+defaultStateDir+"/root.token)")
+	f.StringVar(&a.flags.ca, "ca", "", "`FILE` with the CA certificate, for host:port (SOLO_CA)")
+	f.StringVar(&a.flags.cert, "cert", "", "`FILE` with the client certificate, for host:port (SOLO_CERT)")
+	f.StringVar(&a.flags.key, "key", "", "`FILE` with its key, for host:port (SOLO_KEY)")
+	f.StringVarP(&a.flags.output, "output", "o", "text", "`FORMAT`: text or json")
+	f.DurationVar(&a.flags.timeout, "timeout", 0, "give up after this `TIME`, as 500ms or 2m (default: never)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err.Error()} })
 	root.AddCommand(
 		a.deploy(), a.run(), a.upload(),
@@ -160,6 +182,9 @@ one without the right. run ends with the program's own status.`,
 		a.logs(), a.watch(), a.shutdown(),
 		a.kernel(), a.audit(), a.certs(), a.version(),
 	)
+	root.SetHelpCommand(a.help())
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { _ = a.write([]byte(helpText(cmd))) })
+	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }
 
@@ -174,9 +199,9 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 }
 
 // group is a command that only holds others.
-func group(use, short, long string, children ...*cobra.Command) *cobra.Command {
+func group(use, short, long, example string, children ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: use, Short: short, Long: long, Args: args(cobra.NoArgs),
+		Use: use, Short: short, Long: long, Example: example, Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return usagef("%s: no subcommand given; see %s --help", cmd.Name(), cmd.CommandPath())
 		},
@@ -215,7 +240,7 @@ func (a *app) call(cmd *cobra.Command, f func(context.Context, *client.Client) e
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	ctx := cmd.Context()
 	if a.flags.timeout > 0 {
 		var cancel context.CancelFunc
@@ -242,7 +267,7 @@ func (a *app) token() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("token: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	text, err := io.ReadAll(io.LimitReader(f, maxTokenFile+1))
 	if err != nil {
 		return "", fmt.Errorf("token: %w", err)

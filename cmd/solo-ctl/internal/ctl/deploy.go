@@ -18,6 +18,7 @@ import (
 // shape are the flags that change a manifest, or stand for one.
 type shape struct {
 	name, restart, ready, memory string
+	language                     string
 	env, ports, files            []string
 	processes, shares, replicas  uint32
 	startup                      time.Duration
@@ -26,12 +27,13 @@ type shape struct {
 // flagsOf adds what deploy and run share.
 func (s *shape) flagsOf(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringArrayVar(&s.env, "env", nil, "environment variable NAME=VALUE; may be repeated")
-	f.StringArrayVar(&s.files, "file", nil, "PATH=LOCAL: a file of the client at an absolute path inside; may be repeated")
-	f.StringVar(&s.memory, "memory", "", "limit of memory, as 64M or 1G")
-	f.Uint32Var(&s.processes, "processes", 0, "limit of processes")
-	f.Uint32Var(&s.shares, "cpu-shares", 0, "share of the CPU")
-	f.DurationVar(&s.startup, "startup-timeout", 0, "time until ready, as 5s")
+	f.StringArrayVar(&s.env, "env", nil, "environment variable `NAME=VALUE`; may be repeated")
+	f.StringArrayVar(&s.files, "file", nil, "`PATH=LOCAL`: a file of the client at an absolute path inside; may be repeated")
+	f.StringVar(&s.language, "language", "", "`RUNTIME` of the source: python, sh (default: recognised)")
+	f.StringVar(&s.memory, "memory", "", "limit of memory, a `SIZE` as 64M or 1G")
+	f.Uint32Var(&s.processes, "processes", 0, "limit of processes, a `NUMBER`")
+	f.Uint32Var(&s.shares, "cpu-shares", 0, "share of the CPU, a `NUMBER`; 1024 is usual")
+	f.DurationVar(&s.startup, "startup-timeout", 0, "`TIME` until ready, as 5s")
 }
 
 func (a *app) deploy() *cobra.Command {
@@ -62,6 +64,7 @@ which.`,
   solo-ctl deploy --name nap --wait /bin/sleep -- 60
   solo-ctl deploy web.yaml --env GREETING=hi --port 127.0.0.1:8080:8080/http
   solo-ctl deploy --validate-only web.yaml`,
+		Annotations: map[string]string{exitNote: waitNote},
 		Args: func(cmd *cobra.Command, list []string) error {
 			n := cmd.ArgsLenAtDash()
 			if n < 0 {
@@ -75,6 +78,9 @@ which.`,
 		RunE: func(cmd *cobra.Command, list []string) error {
 			if list[0] == "-" && s.name == "" {
 				return usagef("deploy: source from standard input needs --name")
+			}
+			if err := s.check(); err != nil {
+				return err
 			}
 			return a.call(cmd, func(ctx context.Context, c *client.Client) error {
 				var r *solov1.DeployResponse
@@ -111,14 +117,14 @@ which.`,
 	}
 	s.flagsOf(cmd)
 	f := cmd.Flags()
-	f.StringVar(&s.name, "name", "", "name of the service")
+	f.StringVar(&s.name, "name", "", "`NAME` of the service")
 	f.BoolVar(&wait, "wait", false, "until it is ready or has failed")
 	f.BoolVar(&plan, "validate-only", false, "show the plan and change nothing")
-	f.StringVar(&requestID, "request-id", "", "makes a repeated deploy answer like the first")
-	f.StringVar(&s.restart, "restart", "", "permanent, transient or temporary")
-	f.StringVar(&s.ready, "ready", "", "readiness: notify, tcp:PORT, http:PORT[/PATH] or exec:COMMAND")
-	f.Uint32Var(&s.replicas, "replicas", 0, "number of instances")
-	f.StringArrayVar(&s.ports, "port", nil, "publish LISTEN:TO[/http], as 127.0.0.1:8080:80; may be repeated")
+	f.StringVar(&requestID, "request-id", "", "`ID` that makes a repeated deploy answer like the first")
+	f.StringVar(&s.restart, "restart", "", "restart `TYPE`: permanent, transient or temporary")
+	f.StringVar(&s.ready, "ready", "", "readiness `PROBE`: notify, tcp:PORT, http:PORT[/PATH] or exec:COMMAND")
+	f.Uint32Var(&s.replicas, "replicas", 0, "`NUMBER` of instances")
+	f.StringArrayVar(&s.ports, "port", nil, "publish `LISTEN:TO[/http]`, as 127.0.0.1:8080:80; may be repeated")
 	return cmd
 }
 
@@ -136,8 +142,44 @@ func deployText(req *solov1.DeployRequest, r *solov1.DeployResponse) string {
 	return fmt.Sprintf("%s, version %d, id %s\n", line, r.GetVersion(), clean(r.GetServiceId()))
 }
 
-// apply lays the flags over a request.
+// check says which flag is wrong, before anything is sent.
+func (s *shape) check() error {
+	for _, pf := range s.files {
+		if inside, local, ok := strings.Cut(pf, "="); !ok || inside == "" || local == "" {
+			return usagef("--file %s: give PATH=LOCAL", pf)
+		}
+	}
+	return s.lay(&solov1.DeployRequest{})
+}
+
+// apply lays the flags and the program's arguments over a request, and sends files.
 func (s *shape) apply(req *solov1.DeployRequest, send *sender, argv []string) error {
+	if err := s.lay(req); err != nil {
+		return err
+	}
+	for _, pf := range s.files {
+		inside, local, _ := strings.Cut(pf, "=")
+		content, digest, err := send.take(local, maxInline, false)
+		if err != nil {
+			return fmt.Errorf("--file %s: %w", pf, err)
+		}
+		req.Files = append(req.Files, &solov1.File{Path: inside, Content: content, Artifact: digest})
+	}
+	if s.language != "" {
+		src := req.GetSource()
+		if src == nil {
+			return usagef("--language: the program is not source text")
+		}
+		src.Language = s.language
+	}
+	if len(argv) > 0 {
+		return setArgs(req, argv)
+	}
+	return nil
+}
+
+// lay lays over a request what needs nothing but the flags.
+func (s *shape) lay(req *solov1.DeployRequest) error {
 	if s.name != "" {
 		req.Name = s.name
 	}
@@ -157,17 +199,6 @@ func (s *shape) apply(req *solov1.DeployRequest, send *sender, argv []string) er
 		}
 		req.Env[k] = v
 	}
-	for _, pf := range s.files {
-		inside, local, ok := strings.Cut(pf, "=")
-		if !ok || inside == "" || local == "" {
-			return usagef("--file %s: give PATH=LOCAL", pf)
-		}
-		content, digest, err := send.take(local, maxInline, false)
-		if err != nil {
-			return fmt.Errorf("--file %s: %w", pf, err)
-		}
-		req.Files = append(req.Files, &solov1.File{Path: inside, Content: content, Artifact: digest})
-	}
 	for _, p := range s.ports {
 		port, err := parsePort(p)
 		if err != nil {
@@ -181,11 +212,6 @@ func (s *shape) apply(req *solov1.DeployRequest, send *sender, argv []string) er
 			return err
 		}
 		req.Ready = ready
-	}
-	if len(argv) > 0 {
-		if err := setArgs(req, argv); err != nil {
-			return err
-		}
 	}
 	return s.resources(req)
 }

@@ -61,7 +61,7 @@ func explain(err error) (failure, int) {
 	if !ok {
 		return failure{Code: "CLIENT", Message: err.Error()}, exitError
 	}
-	f := failure{Code: st.Code().String(), Message: st.Message()}
+	f := failure{Code: st.Code().String(), Message: message(err)}
 	if int(st.Code()) < len(codeNames) {
 		f.Code = codeNames[st.Code()]
 	}
@@ -83,17 +83,35 @@ func explain(err error) (failure, int) {
 	return f, exitError
 }
 
+// message is the text of an error that is, or wraps, a gRPC status: what was done,
+// and the server's words without gRPC's.
+func message(err error) string {
+	var st interface {
+		error
+		GRPCStatus() *status.Status
+	}
+	if !errors.As(err, &st) {
+		return err.Error()
+	}
+	return strings.Replace(err.Error(), st.Error(), st.GRPCStatus().Message(), 1)
+}
+
 // report prints an error where its reader looks for it and returns the exit status.
 func (a *app) report(err error) int {
 	f, code := explain(err)
 	if a.json() {
-		text, jerr := json.MarshalIndent(map[string]failure{"error": f}, "", "  ")
+		doc := map[string]failure{"error": f}
+		text, jerr := json.MarshalIndent(doc, "", "  ")
+		if a.stream {
+			text, jerr = json.Marshal(doc)
+		}
 		if jerr == nil {
-			fmt.Fprintf(a.Stdout, "%s\n", text)
-			return code
+			if a.write(append(text, '\n')) == nil {
+				return code
+			}
 		}
 	}
-	fmt.Fprint(a.Stderr, f.text())
+	a.tell("%s", f.text())
 	return code
 }
 

@@ -42,7 +42,7 @@ func (s *sender) upload(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	r, err := s.client.Upload(s.ctx, f)
 	if err != nil {
 		return "", err
@@ -57,7 +57,7 @@ func (s *sender) take(path string, limit int, text bool) (content []byte, digest
 	if err != nil {
 		return nil, "", err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	limit = min(limit, maxInline-s.inline)
 	content, err = io.ReadAll(io.LimitReader(f, int64(limit)+1))
 	if err != nil {
@@ -173,7 +173,7 @@ func isELF(path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	var magic [4]byte
 	if _, err := io.ReadFull(f, magic[:]); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {

@@ -43,6 +43,11 @@ func (a *app) write(text []byte) error {
 	return nil
 }
 
+// tell prints for people; where nobody reads, there is nobody to tell that either.
+func (a *app) tell(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.Stderr, format, args...)
+}
+
 // document prints an answer: JSON, or the text that text makes.
 func (a *app) document(m proto.Message, text func() string) error {
 	if a.json() {
@@ -187,7 +192,7 @@ func table(rows [][]string) string {
 		for i := range row {
 			row[i] = strings.ReplaceAll(clean(row[i]), "\t", " ")
 		}
-		fmt.Fprintln(w, strings.Join(row, "\t"))
+		_, _ = fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
 	_ = w.Flush() // a strings.Builder does not fail
 	return b.String()

@@ -47,15 +47,15 @@ cpu_usec, wall_ms; the exit status is still the program's.`,
   solo-ctl run --time-limit 5s count.sh < words.txt
   echo 'print(6*7)' | solo-ctl run --language python -
   solo-ctl run -o json /bin/ls -- -l /`,
-		Args: args(cobra.MinimumNArgs(1)),
+		Args:        args(cobra.MinimumNArgs(1)),
+		Annotations: map[string]string{exitNote: "Else the program's own status: its exit code, or 128 + the signal that ended it.\n130: interrupted."},
 	}
 	cmd.Flags().SetInterspersed(false)
 	s.flagsOf(cmd)
 	f := cmd.Flags()
-	f.DurationVar(&limit, "time-limit", 0, "kill the program after this, as 5s (default 1m)")
-	f.Uint32Var(&limitMs, "timeout-ms", 0, "the same in milliseconds")
+	f.DurationVar(&limit, "time-limit", 0, "kill the program after this `TIME`, as 5s (default 1m)")
+	f.Uint32Var(&limitMs, "timeout-ms", 0, "the same, a `NUMBER` of milliseconds")
 	f.BoolVarP(&noStdin, "no-stdin", "n", false, "give the program an empty input")
-	language := f.String("language", "", "runtime of the source: python, sh (default: recognised)")
 	cmd.RunE = func(cmd *cobra.Command, list []string) error {
 		start := &solov1.RunStart{TimeoutMs: limitMs}
 		if limit != 0 {
@@ -69,6 +69,9 @@ cpu_usec, wall_ms; the exit status is still the program's.`,
 		if len(argv) > 0 && argv[0] == "--" {
 			argv = argv[1:]
 		}
+		if err := s.check(); err != nil {
+			return err
+		}
 		return a.call(cmd, func(ctx context.Context, c *client.Client) error {
 			send := &sender{ctx: ctx, client: c}
 			req, err := a.load(send, list[0])
@@ -77,12 +80,6 @@ cpu_usec, wall_ms; the exit status is still the program's.`,
 			}
 			if err := s.apply(req, send, argv); err != nil {
 				return err
-			}
-			if *language != "" {
-				if req.GetSource() == nil {
-					return usagef("--language: %s is not source text", list[0])
-				}
-				req.GetSource().Language = *language
 			}
 			start.Manifest = req
 			stdin := a.Stdin
@@ -199,10 +196,14 @@ func (a *app) ended(exit *solov1.RunExit, out, errs *collector) error {
 			return err
 		}
 	} else if r := exit.GetReason(); r != "" && !strings.HasPrefix(r, "exit:") {
-		fmt.Fprintf(a.Stderr, "solo-ctl: the program was ended: %s\n", clean(r))
+		a.tell("solo-ctl: the program was ended: %s\n", clean(r))
 	}
-	if exit.GetExitStatus() == 0 {
+	switch n := exit.GetExitStatus(); {
+	case n == 0:
 		return nil
+	case n < 0 || n > 255: // exit(3) would keep the low byte, and call 256 success
+		return exitStatus(exitError)
+	default:
+		return exitStatus(n)
 	}
-	return exitStatus(exit.GetExitStatus())
 }

@@ -112,11 +112,12 @@ after a reboot, until start or delete. The answer comes when it has stopped.`,
 func (a *app) start() *cobra.Command {
 	var wait bool
 	cmd := &cobra.Command{
-		Use:     "start NAME",
-		Short:   "Start a stopped or failed service",
-		Long:    "Start sets the desired state of a service to running. With --wait the answer comes\nwhen it is ready or has failed, and the exit status says which.",
-		Example: "  solo-ctl start --wait web",
-		Args:    args(cobra.ExactArgs(1)),
+		Use:         "start NAME",
+		Short:       "Start a stopped or failed service",
+		Long:        "Start sets the desired state of a service to running. With --wait the answer comes\nwhen it is ready or has failed, and the exit status says which.",
+		Example:     "  solo-ctl start --wait web",
+		Annotations: map[string]string{exitNote: waitNote},
+		Args:        args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, list []string) error {
 			return a.call(cmd, func(ctx context.Context, c *client.Client) error {
 				var r *solov1.StartResponse
@@ -141,11 +142,12 @@ func (a *app) start() *cobra.Command {
 func (a *app) restart() *cobra.Command {
 	var wait bool
 	cmd := &cobra.Command{
-		Use:     "restart NAME",
-		Short:   "Stop a service and start it again",
-		Long:    "Restart stops a service as kill does and starts it again, whatever state it was in.\nWith --wait the answer comes when it is ready or has failed, and the exit status says\nwhich.",
-		Example: "  solo-ctl restart --wait web",
-		Args:    args(cobra.ExactArgs(1)),
+		Use:         "restart NAME",
+		Short:       "Stop a service and start it again",
+		Long:        "Restart stops a service as kill does and starts it again, whatever state it was in.\nWith --wait the answer comes when it is ready or has failed, and the exit status says\nwhich.",
+		Example:     "  solo-ctl restart --wait web",
+		Annotations: map[string]string{exitNote: waitNote},
+		Args:        args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, list []string) error {
 			return a.call(cmd, func(ctx context.Context, c *client.Client) error {
 				var r *solov1.RestartResponse
@@ -213,7 +215,7 @@ answer comes when it has begun. What was deployed comes back at the next start.`
 			})
 		},
 	}
-	cmd.Flags().DurationVar(&grace, "grace", 0, "time for the services to end (default 30s)")
+	cmd.Flags().DurationVar(&grace, "grace", 0, "`TIME` for the services to end (default 30s)")
 	return cmd
 }
 
@@ -224,6 +226,8 @@ func stateLine(name, state, reason string) string {
 	}
 	return line + "\n"
 }
+
+const waitNote = "With --wait, 1 also when the service has not become ready."
 
 // waited makes a service that was waited for, and is not there, an error.
 func waited(wait bool, state string) error {

@@ -41,7 +41,7 @@ On a terminal control characters in the text are escaped.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes")
-	cmd.Flags().StringVar(&since, "since", "start", "start, now, or the sequence number after which to begin")
+	cmd.Flags().StringVar(&since, "since", "start", "begin at `WHEN`: start, now, or after a sequence number")
 	return cmd
 }
 
@@ -74,8 +74,8 @@ one document on a line.`,
 			return a.follow(cmd, req, a.itemText)
 		},
 	}
-	cmd.Flags().StringVar(&since, "since", "now", "now, start, or the sequence number after which to begin")
-	cmd.Flags().StringSliceVar(&kinds, "kinds", nil, "log, metric, event (default: all)")
+	cmd.Flags().StringVar(&since, "since", "now", "begin at `WHEN`: now, start, or after a sequence number")
+	cmd.Flags().StringSliceVar(&kinds, "kinds", nil, "`LIST` of log, metric, event (default: all)")
 	cmd.Flags().BoolVar(&once, "no-follow", false, "end when what is kept has been shown")
 	return cmd
 }
@@ -91,6 +91,7 @@ func checkSince(since string) error {
 }
 
 func (a *app) follow(cmd *cobra.Command, req *solov1.WatchRequest, text func(*solov1.WatchResponse) []byte) error {
+	a.stream = true
 	return a.call(cmd, func(ctx context.Context, c *client.Client) error {
 		stream, err := c.Solo.Watch(ctx, req)
 		if err != nil {
@@ -169,6 +170,7 @@ first or from the one after --after; with -f also those that come, until interru
 		Example: "  solo-ctl audit tail\n  solo-ctl audit tail -f --after 100",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			a.stream = true
 			return a.call(cmd, func(ctx context.Context, c *client.Client) error {
 				stream, err := c.Audit.Tail(ctx, &solov1.TailRequest{After: after, Follow: follow})
 				if err != nil {
@@ -194,9 +196,10 @@ first or from the one after --after; with -f also those that come, until interru
 		},
 	}
 	tail.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes")
-	tail.Flags().Uint64Var(&after, "after", 0, "begin after the record with this number")
+	tail.Flags().Uint64Var(&after, "after", 0, "begin after the record with this `NUMBER`")
 	return group("audit", "Read the audit log",
-		"The audit log holds a record of everything that changed anything, and of every\nrefusal, each chained to the one before by its hash.", tail)
+		"The audit log holds a record of everything that changed anything, and of every\nrefusal, each chained to the one before by its hash.",
+		"  solo-ctl audit tail -f", tail)
 }
 
 // progress runs f and, when it takes longer than a second on a terminal, says what
@@ -216,10 +219,10 @@ func (a *app) progress(what string, f func() error) error {
 			select {
 			case <-tick.C:
 				drawn = true
-				fmt.Fprintf(a.Stderr, "\r\x1b[K%s … %d s", clean(what), int(time.Since(begin).Seconds()))
+				a.tell("\r\x1b[K%s … %d s", clean(what), int(time.Since(begin).Seconds()))
 			case <-done:
 				if drawn {
-					fmt.Fprint(a.Stderr, "\r\x1b[K")
+					a.tell("\r\x1b[K")
 				}
 				return
 			}

@@ -57,11 +57,14 @@ func Decode(text []byte) (*solov1.DeployRequest, error) {
 		if errors.Is(err, io.EOF) {
 			return nil, &Error{What: "the manifest is empty"}
 		}
-		return nil, &Error{What: strings.TrimPrefix(err.Error(), "yaml: ")}
+		return nil, syntax(err)
 	}
 	var more yaml.Node
-	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
+	switch err := dec.Decode(&more); {
+	case err == nil:
 		return nil, &Error{Line: more.Line, What: "a manifest is one YAML document"}
+	case !errors.Is(err, io.EOF):
+		return nil, syntax(err)
 	}
 	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 {
 		return nil, &Error{What: "the manifest is empty"}
@@ -71,6 +74,19 @@ func Decode(text []byte) (*solov1.DeployRequest, error) {
 		return nil, err
 	}
 	return req, nil
+}
+
+// syntax takes the line out of an error of the YAML parser, which has it in its text.
+func syntax(err error) error {
+	what := strings.TrimPrefix(err.Error(), "yaml: ")
+	e := &Error{What: what}
+	if rest, ok := strings.CutPrefix(what, "line "); ok {
+		number, rest, ok := strings.Cut(rest, ": ")
+		if line, err := strconv.Atoi(number); ok && err == nil {
+			e.Line, e.What = line, rest
+		}
+	}
+	return e
 }
 
 func wrong(n *yaml.Node, field, format string, args ...any) error {
@@ -240,18 +256,21 @@ func scalar(n *yaml.Node, field string, fd protoreflect.FieldDescriptor) (protor
 		}
 		return none, wrong(n, field, "is %s, not a string%s", kind(n), quote(n))
 	case protoreflect.BoolKind:
-		if tag != "!!bool" {
+		// The tag may be the author's: "!!bool maybe".
+		yes, no := strings.EqualFold(n.Value, "true"), strings.EqualFold(n.Value, "false")
+		if tag != "!!bool" || !yes && !no {
 			return none, wrong(n, field, "is %s, not true or false", kind(n))
 		}
-		return protoreflect.ValueOfBool(strings.EqualFold(n.Value, "true")), nil
+		return protoreflect.ValueOfBool(yes), nil
 	case protoreflect.Uint32Kind:
 		v, err := number(n, field, tag, math.MaxUint32)
 		return protoreflect.ValueOfUint32(uint32(v)), err
 	case protoreflect.Uint64Kind:
 		v, err := number(n, field, tag, math.MaxUint64)
 		return protoreflect.ValueOfUint64(v), err
+	default:
+		return none, wrong(n, field, "cannot be given in a manifest")
 	}
-	return none, wrong(n, field, "cannot be given in a manifest")
 }
 
 func number(n *yaml.Node, field, tag string, limit uint64) (uint64, error) {
@@ -290,8 +309,9 @@ func kind(n *yaml.Node) string {
 			return "empty"
 		}
 		return "of type " + clip(n.ShortTag())
+	default:
+		return "of another type"
 	}
-	return "of another type"
 }
 
 func names(desc protoreflect.MessageDescriptor) string {
