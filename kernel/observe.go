@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -156,8 +157,15 @@ func (k *Kernel) watchService(r *request, req *solov1.WatchRequest) {
 	}
 	for i, kind := range req.GetKinds() {
 		if !slices.Contains([]string{"log", "metric", "event"}, kind) {
-			e := control.Errorf(control.InvalidArgument, "INVALID_ARGUMENT", "kinds[%d]: %.40q is none of log, metric, event", i, kind)
-			r.refuse(e)
+			r.refuse(control.Errorf(control.InvalidArgument, "INVALID_ARGUMENT", "kinds[%d]: %.40q is none of log, metric, event", i, kind))
+			return
+		}
+	}
+	switch since := req.GetSince(); since {
+	case "", "now", "start":
+	default:
+		if _, err := strconv.ParseUint(since, 10, 64); err != nil {
+			r.refuse(control.Errorf(control.InvalidArgument, "INVALID_ARGUMENT", "since: %.40q is neither now, start nor a sequence number", since))
 			return
 		}
 	}
