@@ -214,7 +214,7 @@ func (r *request) own(name string) *service {
 	case s.oneshot != nil && r.op.Name != "kill":
 		r.refuse(control.Errorf(control.FailedPrecondition, "ONE_SHOT", "%s is a run: it can only be killed", s.name))
 		return nil
-	case s.deleting:
+	case s.deleting && r.op.Name != "kill":
 		r.refuse(control.Errorf(control.FailedPrecondition, "BEING_DELETED", "%s is being deleted", s.name))
 		return nil
 	}

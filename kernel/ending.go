@@ -88,6 +88,16 @@ func (e *ending) step() bool {
 	return false
 }
 
+// hurry shortens the grace of instances that were being stopped already.
+func (s *service) hurry() {
+	for _, sl := range s.slots {
+		if inst := sl.inst; inst != nil && inst.timer != nil && inst.cause != "" {
+			cause := inst.cause
+			inst.arm(s.k, min(time.Duration(s.resources().GetShutdownTimeoutMs())*time.Millisecond, s.k.ending.grace()), func() { s.k.end(inst, cause) })
+		}
+	}
+}
+
 // stop has services end and says whether all have.
 func (e *ending) stop(first bool, names ...string) bool {
 	left := 0
@@ -100,6 +110,7 @@ func (e *ending) stop(first bool, names ...string) bool {
 			s.attempt++
 			s.busy = false
 			s.stop(reasonShutdown)
+			s.hurry()
 		}
 		left += s.live()
 	}

@@ -168,6 +168,10 @@ func (k *Kernel) deleteService(r *request, req *solov1.DeleteRequest) {
 	}
 	s.deleting = true
 	k.takeDown(s, false)
+	// If the kernel dies before everything has ended, the next must not start it again.
+	k.record.commit(store.Change{PutService: s.change(), Reserve: true, Audit: []store.Entry{{
+		Operation: r.op.Name, Actor: r.actor, Object: s.name, Result: "begun",
+	}}}, nil)
 	s.wait(func(state string) bool { return state != stateStopping }, func() {
 		k.record.commit(store.Change{
 			DeleteService: s.name, Reserve: true,
