@@ -80,7 +80,7 @@ var probes = map[Need]func() error{
 			return errno
 		}
 		if abi < 2 {
-			return fmt.Errorf("Landlock ABI %d", abi)
+			return fmt.Errorf("its ABI is %d", abi)
 		}
 		return nil
 	},
