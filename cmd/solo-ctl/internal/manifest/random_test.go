@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"encoding/base64"
 	"errors"
 	"strings"
 	"testing"
@@ -69,16 +70,12 @@ func draw(t *rapid.T, m protoreflect.Message, depth int) {
 func node(m protoreflect.Message) *yaml.Node {
 	out := &yaml.Node{Kind: yaml.MappingNode}
 	scalar := func(v protoreflect.Value) *yaml.Node {
-		n := &yaml.Node{}
-		x := v.Interface()
-		if b, ok := x.([]byte); ok {
-			x = string(b) // yaml writes what is no text as !!binary
-		}
-		if err := n.Encode(x); err != nil {
-			panic(err)
-		}
-		if n.Style&yaml.LiteralStyle != 0 { // which the library writes wrongly at times
-			n.Style = yaml.DoubleQuotedStyle
+		n := &yaml.Node{Kind: yaml.ScalarNode, Value: v.String()}
+		switch x := v.Interface().(type) {
+		case string: // always in quotes: the library's choice of style is wrong at times
+			n.Tag, n.Style = "!!str", yaml.DoubleQuotedStyle
+		case []byte:
+			n.Tag, n.Style, n.Value = "!!binary", yaml.TaggedStyle, base64.StdEncoding.EncodeToString(x)
 		}
 		return n
 	}
@@ -111,7 +108,7 @@ func node(m protoreflect.Message) *yaml.Node {
 		default:
 			value = scalar(m.Get(fd))
 		}
-		out.Content = append(out.Content, scalar(protoreflect.ValueOfString(string(fd.Name()))), value)
+		out.Content = append(out.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: string(fd.Name())}, value)
 	}
 	return out
 }
