@@ -167,6 +167,24 @@ func TestLandlockHolds(t *testing.T) {
 	}
 }
 
+// TestLandlockHoldsProbes: they have what the service has.
+func TestLandlockHoldsProbes(t *testing.T) {
+	s := newRig(t).prepare()
+	l := s.newLease("wait")
+	l.mount("/usr/share/x", true, s.bind("testdata"))
+	v := s.start(l)
+	for i, c := range []struct {
+		path string
+		want unix.Errno
+	}{{"/etc/passwd", 0}, {"/usr/share/x/victim.c", unix.EACCES}} {
+		v.send(execOrder(uint64(i), patience, "/app/victim", "readable", c.path))
+		m, _, _ := v.receive()
+		if p := m.GetProbeResult(); p.GetSiCode() != exited || p.GetSiStatus() != int32(c.want) {
+			t.Errorf("%s: %v, want %d", c.path, m, c.want)
+		}
+	}
+}
+
 // TestTmpIsNoexec: a program written to /tmp does not run, and would without the flag.
 // (Landlock, which forbids it too, is off.)
 func TestTmpIsNoexec(t *testing.T) {

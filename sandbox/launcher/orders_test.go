@@ -231,3 +231,20 @@ func TestMalformedOrdersEndTheShell(t *testing.T) {
 		})
 	}
 }
+
+// TestShellsAreLeasedOnce: a second lease ends the service, whatever it says.
+func TestShellsAreLeasedOnce(t *testing.T) {
+	s := newRig(t).prepare()
+	v := s.start(s.newLease("wait"))
+	v.line()
+	out := s.sendLease(s.newLease("hello"))
+	m, _, _ := s.receive()
+	want := &controlv1.InitReport{Report: &controlv1.InitReport_Failed{Failed: &controlv1.Failed{Step: "second lease", Errno: int32(unix.EPROTO)}}}
+	if diff := cmp.Diff(want, m, protocmp.Transform()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	s.waitGone()
+	if got, err := io.ReadAll(out); err != nil || len(got) > 0 {
+		t.Errorf("the second program ran: %q, %v", got, err)
+	}
+}

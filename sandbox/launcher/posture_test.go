@@ -24,6 +24,7 @@ type posture struct {
 	NoNewPrivs, Seccomp    string
 	Filters                string
 	Shared                 []string // namespaces it shares with the test
+	Blocked, Ignored       string   // signals, hexadecimal
 	OOMScoreAdj            string
 	OpenFiles, Core        string // limits, soft and hard
 	Root, WorkDir          string
@@ -64,6 +65,7 @@ func readPosture(t *testing.T, pid int, cgroup string) posture {
 		UIDMap: words(read("uid_map")), GIDMap: words(read("gid_map")),
 		Inheritable: status["CapInh"], Permitted: status["CapPrm"], Effective: status["CapEff"], Bounding: status["CapBnd"], Ambient: status["CapAmb"],
 		NoNewPrivs: status["NoNewPrivs"], Seccomp: status["Seccomp"], Filters: status["Seccomp_filters"],
+		Blocked: status["SigBlk"], Ignored: status["SigIgn"],
 		OOMScoreAdj: words(read("oom_score_adj")),
 		OpenFiles:   limits["Max open files"], Core: limits["Max core file size"],
 		Root: link("root"), WorkDir: link("cwd"),
@@ -91,16 +93,18 @@ func confined(base, id uint32) posture {
 	return posture{
 		UIDs: four, GIDs: four,
 		UIDMap: fmt.Sprintf("0 %d 65536", base), GIDMap: fmt.Sprintf("0 %d 65536", base),
-		Inheritable: noCapability, Permitted: noCapability, Effective: noCapability, Bounding: noCapability, Ambient: noCapability,
+		Inheritable: none, Permitted: none, Effective: none, Bounding: none, Ambient: none,
 		NoNewPrivs: "1", Seccomp: "2", Filters: "2",
-		Shared:      []string{"time"}, // has nothing to hide
+		Shared:  []string{"time"}, // has nothing to hide
+		Blocked: none, Ignored: none,
 		OOMScoreAdj: "0",
 		OpenFiles:   "256 256", Core: "0 0",
 		Root: "/", WorkDir: "/tmp",
 	}
 }
 
-const noCapability = "0000000000000000"
+// none is a set of capabilities or signals.
+const none = "0000000000000000"
 
 func TestPosture(t *testing.T) {
 	k := newKernelSide(t)
@@ -114,6 +118,7 @@ func TestPosture(t *testing.T) {
 	want = confined(v.idBase, 0)
 	want.Permitted, want.Effective = "00000000000000e0", "00000000000000e0" // KILL, SETGID, SETUID
 	want.Filters = "1"
+	want.Blocked = "0000000000011000" // SIGPIPE, SIGCHLD: it polls for them
 	want.WorkDir = "/"
 	want.OpenFiles, want.Core = got.OpenFiles, got.Core // the launcher's
 	if diff := cmp.Diff(want, got); diff != "" {

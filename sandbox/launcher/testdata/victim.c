@@ -244,6 +244,8 @@ int main(int argc, char **argv)
 			snprintf(what, sizeof what, "read %s", argv[i]);
 			try(what, open(argv[i], O_RDONLY));
 		}
+	else if (!strcmp(mode, "readable"))
+		return open(arg, O_RDONLY) < 0 ? errno : 0;
 	else if (!strcmp(mode, "exit"))
 		return atoi(arg);
 	else if (!strcmp(mode, "signal"))
