@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/solo-os/solo/ipc"
@@ -78,13 +79,25 @@ func (k *Kernel) deploy(r *request, op *controlv1.DeployOp, files ipc.Files) err
 		return err
 	}
 	m, violations := manifest.Validate(op.GetRequest(), c.announced())
-	if violations != nil {
+	if violations = append(violations, beyondHost(m)...); len(violations) > 0 {
 		c.close()
 		r.refuse(control.Invalid(violations))
 		return nil
 	}
 	k.admit(r, m, c, func(plan manifest.Plan) { k.install(r, m, plan) })
 	return nil
+}
+
+// beyondHost says what a manifest asks for that no process of this host can have.
+func beyondHost(m *solov1.DeployRequest) []manifest.Violation {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || uint64(m.GetResources().GetMaxOpenFiles()) <= limit.Max {
+		return nil
+	}
+	return []manifest.Violation{{
+		Field:       "resources.max_open_files",
+		Description: fmt.Sprintf("%d is over the %d that solod was started with (RLIMIT_NOFILE)", m.GetResources().GetMaxOpenFiles(), limit.Max),
+	}}
 }
 
 // admit checks what can be checked without a plan, reserves the name, and has the

@@ -47,7 +47,7 @@ func (k *Kernel) run(r *request, op *controlv1.RunOp, files ipc.Files) error {
 		req.Restart = "temporary"
 	}
 	m, more := manifest.Validate(req, c.announced())
-	if violations = append(violations, more...); len(violations) > 0 {
+	if violations = append(append(violations, more...), beyondHost(m)...); len(violations) > 0 {
 		c.close()
 		r.refuse(control.Invalid(violations))
 		return nil
