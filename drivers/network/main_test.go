@@ -276,7 +276,8 @@ func (h *host) answer(hello chan struct{}) {
 	}
 }
 
-// supply makes sockets and sends them as a Backend.
+// supply makes sockets and sends them as a Backend, unless the instance has left
+// meanwhile: the kernel sends none after BackendGone.
 func (h *host) supply(port uint64, instance string, s *sandbox, n int) {
 	files, err := s.sockets(n)
 	if err != nil {
@@ -284,19 +285,33 @@ func (h *host) supply(port uint64, instance string, s *sandbox, n int) {
 		return
 	}
 	defer files.Close()
-	// The connection may be over by now.
-	_ = h.trySend(backend(port, instance, n), files...)
-}
-
-func (h *host) trySend(m *controlv1.FromKernel, files ...*os.File) error {
 	h.sending.Lock()
 	defer h.sending.Unlock()
-	return h.kernel.Send(m, files...)
+	h.mu.Lock()
+	there := h.instances[instance] == s
+	h.mu.Unlock()
+	if there {
+		// The connection may be over by now.
+		_ = h.kernel.Send(backend(port, instance, n), files...)
+	}
+}
+
+// leave takes an instance from behind port 1.
+func (h *host) leave(instance string) {
+	h.t.Helper()
+	h.sending.Lock()
+	defer h.sending.Unlock()
+	h.mu.Lock()
+	delete(h.instances, instance)
+	h.mu.Unlock()
+	check(h.t, h.kernel.Send(gone(1, instance)))
 }
 
 func (h *host) send(m *controlv1.FromKernel, files ...*os.File) {
 	h.t.Helper()
-	check(h.t, h.trySend(m, files...))
+	h.sending.Lock()
+	defer h.sending.Unlock()
+	check(h.t, h.kernel.Send(m, files...))
 }
 
 func backend(port uint64, instance string, n int) *controlv1.FromKernel {

@@ -188,6 +188,8 @@ func (d *driver) backend(b *controlv1.Backend, files ipc.Files) error {
 		}
 		good = append(good, f)
 	}
+	// Sockets that come after BackendGone would make the instance known again; the
+	// kernel drops answers that are late.
 	p := d.ports[b.GetPortId()]
 	if p == nil {
 		good.Close()

@@ -181,8 +181,9 @@ func TestManyConnections(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	// Each connection used a socket, and the driver does not hoard.
-	if n := h.needed("one"); n < clients*rounds-1 || n > clients*rounds+maxAsk+clients {
+	// Each connection used a socket, and the driver does not hoard. A request that is
+	// answered late is made again, hence the double.
+	if n := h.needed("one"); n < clients*rounds-1 || n > clients*rounds+2*(32+clients) {
 		t.Errorf("the driver asked for %d sockets for %d connections", n, clients*rounds)
 	}
 }

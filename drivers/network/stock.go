@@ -100,19 +100,17 @@ func (s *stock) find(name string) *instance {
 	return nil
 }
 
-// missing says how many sockets to ask for now, and notes that they were.
+// missing says how many sockets to ask for now, and notes that they were. It aims at a
+// full stock beside what those who wait will take, and asks when half of that is gone.
 func (s *stock) missing(in *instance) int {
 	if in.asked > 0 && time.Since(in.askedAt) > askAgain {
 		in.asked = 0
 	}
 	have := len(in.sockets) + in.asked
-	if have >= s.size/2 && (s.waiting == 0 || in.asked > 0) {
+	if have >= s.size/2+s.waiting {
 		return 0
 	}
-	n := min(maxAsk, max(s.size-have, s.waiting-in.asked))
-	if n <= 0 {
-		return 0
-	}
+	n := min(maxAsk, s.size+s.waiting-have)
 	in.asked += n
 	in.askedAt = time.Now()
 	return n
@@ -122,31 +120,29 @@ func (s *stock) missing(in *instance) int {
 // instance's name. It waits for one until ctx ends; then, and when every instance
 // has been tried, or the stock is closed, it returns nil. The caller owns the socket.
 func (s *stock) take(ctx context.Context, tried map[string]bool) (*os.File, string) {
-	waited := false
-	defer func() {
-		if waited {
-			s.mu.Lock()
-			s.waiting--
-			s.mu.Unlock()
-		}
-	}()
+	waiting := false
 	for {
 		s.mu.Lock()
+		if waiting {
+			s.waiting--
+			waiting = false
+		}
 		if s.closed || (len(tried) > 0 && !s.untried(tried)) {
 			s.mu.Unlock()
 			return nil, ""
 		}
-		f, name, asks := s.next(tried)
-		if f == nil && !waited {
-			waited = true
+		f, name := s.next(tried)
+		if f == nil && ctx.Err() == nil {
+			waiting = true
 			s.waiting++
 		}
+		asks := s.asks(tried)
 		changed := s.changed
 		s.mu.Unlock()
 		for _, a := range asks {
 			s.ask(a.name, a.n)
 		}
-		if f != nil {
+		if !waiting {
 			return f, name
 		}
 		again := time.NewTimer(askAgain + askAgain/10)
@@ -154,8 +150,6 @@ func (s *stock) take(ctx context.Context, tried map[string]bool) (*os.File, stri
 		case <-changed:
 		case <-again.C:
 		case <-ctx.Done():
-			again.Stop()
-			return nil, ""
 		}
 		again.Stop()
 	}
@@ -175,27 +169,35 @@ func (s *stock) untried(tried map[string]bool) bool {
 	return false
 }
 
-// next takes a socket in turn, and says what to ask for afterwards.
-func (s *stock) next(tried map[string]bool) (f *os.File, name string, asks []ask) {
+// next takes a socket of the next instance in turn that has one.
+func (s *stock) next(tried map[string]bool) (*os.File, string) {
 	for i := range s.instances {
 		in := s.instances[(s.turn+i)%len(s.instances)]
+		n := len(in.sockets)
+		if tried[in.name] || n == 0 {
+			continue
+		}
+		f := in.sockets[n-1]
+		in.sockets[n-1] = nil
+		in.sockets = in.sockets[:n-1]
+		s.turn = (s.turn + i + 1) % len(s.instances)
+		return f, in.name
+	}
+	return nil, ""
+}
+
+// asks says what to ask for now.
+func (s *stock) asks(tried map[string]bool) []ask {
+	var list []ask
+	for _, in := range s.instances {
 		if tried[in.name] {
 			continue
 		}
-		if n := len(in.sockets); f == nil && n > 0 {
-			f, name = in.sockets[n-1], in.name
-			in.sockets[n-1] = nil
-			in.sockets = in.sockets[:n-1]
-			s.turn = (s.turn + i + 1) % len(s.instances)
-		}
 		if n := s.missing(in); n > 0 {
-			asks = append(asks, ask{in.name, n})
-		}
-		if f != nil {
-			break
+			list = append(list, ask{in.name, n})
 		}
 	}
-	return f, name, asks
+	return list
 }
 
 // close closes all sockets; waiters return.

@@ -159,44 +159,53 @@ func stockAccounts(rt *rapid.T) {
 }
 
 // TestStockWaiters has more takers than stock: each gets a socket when requests are
-// answered, whatever the answers' sizes.
+// answered, whatever the answers' sizes, and not much more is asked for.
 func TestStockWaiters(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		takers := rapid.IntRange(1, 150).Draw(rt, "takers")
-		size := rapid.IntRange(1, 64).Draw(rt, "size")
-		generous := rapid.Bool().Draw(rt, "answers are whole")
-		requests := make(chan int, 10000)
-		s := newStock(size, func(_ string, n int) { requests <- n })
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		got := make(chan *os.File, takers)
-		for range takers {
-			go func() {
-				f, _ := s.take(ctx, nil)
-				got <- f
-			}()
-		}
-		s.add("a", nil)
-		for n, delivered := 0, 0; n < takers; {
-			select {
-			case k := <-requests:
-				if !generous {
-					// Part now, the rest later: two messages for one request.
-					s.add("a", plain(rt, k/2))
-					k -= k / 2
-				}
-				delivered += k
-				s.add("a", plain(rt, k))
-			case f := <-got:
-				if f == nil {
-					rt.Fatalf("taker %d of %d got none, %d were delivered", n, takers, delivered)
-				}
-				_ = f.Close()
-				n++
+	synctest.Test(t, func(t *testing.T) { rapid.Check(struct{ testing.TB }{t}, stockWaiters) })
+}
+
+func stockWaiters(rt *rapid.T) {
+	takers := rapid.IntRange(1, 150).Draw(rt, "takers")
+	size := rapid.IntRange(1, 64).Draw(rt, "size")
+	generous := rapid.Bool().Draw(rt, "answers are whole")
+	requests := make(chan int, 10000)
+	s := newStock(size, func(_ string, n int) { requests <- n })
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	got := make(chan *os.File, takers)
+	for range takers {
+		go func() {
+			f, _ := s.take(ctx, nil)
+			got <- f
+		}()
+	}
+	s.add("a", nil)
+	start, delivered := time.Now(), 0
+	for n := 0; n < takers; {
+		select {
+		case k := <-requests:
+			delivered += k
+			if !generous {
+				// Part now, the rest later: two messages for one request.
+				s.add("a", plain(rt, k/2))
+				k -= k / 2
 			}
+			s.add("a", plain(rt, k))
+		case f := <-got:
+			if f == nil {
+				rt.Fatalf("taker %d of %d got none, %d were delivered", n, takers, delivered)
+			}
+			_ = f.Close()
+			n++
 		}
-		s.close()
-	})
+	}
+	if time.Since(start) != 0 {
+		rt.Fatal("a request was made only when it was time to repeat it")
+	}
+	if delivered > 2*takers+size {
+		rt.Fatalf("%d sockets were asked for by %d takers and a stock of %d", delivered, takers, size)
+	}
+	s.close()
 }
 
 // TestStockAsksAgain loses a request: it is repeated after a while, not at once. The
