@@ -62,7 +62,8 @@ int control_receive(uint8_t *buf, size_t size, int *fds, size_t *n)
 {
 	union rights rights;
 	struct iovec iov = {buf, size};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = rights.buf, .msg_controllen = sizeof rights.buf};
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = rights.buf, .msg_controllen = sizeof rights.buf};
 	ssize_t len;
 
 	*n = 0;

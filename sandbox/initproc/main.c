@@ -297,8 +297,11 @@ static void follow_start(void)
 		siginfo_t si = {0};
 		waitid(P_PID, (id_t)program.pid, &si, WEXITED | WNOWAIT);
 		errno = EPROTO;
-		step_fail(&s, si.si_code == CLD_EXITED ? "start: process exited" : si.si_status == SIGSYS ?
-			  "start: killed by its seccomp filter" : "start: process killed", NULL);
+		step_fail(&s,
+			  si.si_code == CLD_EXITED ? "start: process exited"
+			  : si.si_status == SIGSYS ? "start: killed by its seccomp filter"
+						   : "start: process killed",
+			  NULL);
 		fail(&s);
 	}
 	close(program.status);

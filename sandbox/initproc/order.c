@@ -221,8 +221,8 @@ int order_decode(const uint8_t *p, size_t len, struct order *o, struct lease *le
 	struct pb_field top, f;
 	int r;
 
-	if (pb_next(&in, &top) != 1 || !top.is_bytes || in.p != in.end ||
-	    top.number < ORDER_LEASE || top.number > ORDER_MAIN_PID)
+	if (pb_next(&in, &top) != 1 || !top.is_bytes || in.p != in.end || top.number < ORDER_LEASE ||
+	    top.number > ORDER_MAIN_PID)
 		return -1;
 	memset(o, 0, sizeof *o);
 	o->kind = top.number;

@@ -7,7 +7,7 @@
 
 enum {
 	MAX_RECORD = 64 << 10,
-	MAX_FDS = 253, // SCM_MAX_FD
+	MAX_FDS = 253,	    // SCM_MAX_FD
 	MAX_STRINGS = 2048, // of argv and of env, each
 	MAX_DIRECTORIES = 256,
 	MAX_RULES = 512,

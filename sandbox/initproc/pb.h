@@ -13,7 +13,7 @@ struct pb_in {
 
 struct pb_field {
 	uint32_t number;
-	int is_bytes;    // else a varint
+	int is_bytes; // else a varint
 	uint64_t varint;
 	struct pb_in bytes;
 };

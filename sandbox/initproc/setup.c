@@ -42,7 +42,8 @@ static int enter(int dir, const char *prefix, const char *name, dev_t root_dev)
 		errno = ELOOP;
 		return -1;
 	}
-	struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+	struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+			       .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
 	int root = open("/", O_PATH | O_CLOEXEC);
 	if (root < 0)
 		return -1;

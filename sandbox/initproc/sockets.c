@@ -31,7 +31,8 @@ int sockets_make(const struct order *o, int fds[MAX_SOCKETS], struct step *s)
 
 int sockets_listen(const struct order *o, struct step *s)
 {
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)o->port), .sin_addr.s_addr = htonl(o->address)};
+	struct sockaddr_in a = {
+		.sin_family = AF_INET, .sin_port = htons((uint16_t)o->port), .sin_addr.s_addr = htonl(o->address)};
 	int on = 1, fd;
 
 	if (o->port < 1 || o->port > 65535) {

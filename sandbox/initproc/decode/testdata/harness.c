@@ -54,8 +54,10 @@ static void print_lease(const struct lease *l)
 		text(l->directories[i]);
 	printf(" rlimits");
 	for (size_t i = 0; i < l->n_rlimits; i++)
-		printf(" %u %llu %llu", l->rlimits[i].resource, (unsigned long long)l->rlimits[i].soft, (unsigned long long)l->rlimits[i].hard);
-	printf(" %u %u %llu %llu rules", l->uid, l->gid, (unsigned long long)l->landlock_fs, (unsigned long long)l->landlock_scoped);
+		printf(" %u %llu %llu", l->rlimits[i].resource, (unsigned long long)l->rlimits[i].soft,
+		       (unsigned long long)l->rlimits[i].hard);
+	printf(" %u %u %llu %llu rules", l->uid, l->gid, (unsigned long long)l->landlock_fs,
+	       (unsigned long long)l->landlock_scoped);
 	for (size_t i = 0; i < l->n_rules; i++) {
 		text(l->rules[i].path);
 		printf(" %llu", (unsigned long long)l->rules[i].access);
@@ -71,8 +73,8 @@ static void print(const struct order *o)
 	if (o->kind == ORDER_LEASE)
 		print_lease(&lease);
 	else
-		printf(" id %llu signal %d %d socket %u %u %u listen %u %u exec %u pid %d", (unsigned long long)o->id, o->signal, o->all,
-		       o->family, o->type, o->n, o->address, o->port, o->timeout_ms, o->pid);
+		printf(" id %llu signal %d %d socket %u %u %u listen %u %u exec %u pid %d", (unsigned long long)o->id,
+		       o->signal, o->all, o->family, o->type, o->n, o->address, o->port, o->timeout_ms, o->pid);
 	if (o->kind == ORDER_EXEC)
 		list(o->argv, o->n_argv);
 	putchar('\n');
