@@ -1,6 +1,5 @@
-// Package seccomp reads, checks and models seccomp profiles in the JSON of the OCI
-// runtime specification (config-linux.md, "Seccomp"), and runs compiled filters on
-// paper.
+// Package seccomp reads and checks seccomp profiles in the JSON of the OCI runtime
+// specification (config-linux.md, "Seccomp").
 //
 // Trust: pure functions over bytes. A profile may come from an operator and is
 // treated as untrusted: it is decoded strictly, bounded in size, and every mistake
@@ -41,9 +40,6 @@ const (
 	ArchAarch64 Arch = 0xc00000b7
 )
 
-// x32Bit marks the numbers of the x32 ABI, which share ArchX86_64.
-const x32Bit = 0x40000000
-
 // Profile is a checked profile; Parse makes it. It must not be changed.
 type Profile struct {
 	Default Action
@@ -79,28 +75,6 @@ type Arg struct {
 	Value    uint64
 	ValueTwo uint64
 	Op       Op
-}
-
-// Match tells whether v satisfies the condition.
-func (a Arg) Match(v uint64) bool {
-	switch a.Op {
-	case NotEqual:
-		return v != a.Value
-	case Less:
-		return v < a.Value
-	case LessEqual:
-		return v <= a.Value
-	case Equal:
-		return v == a.Value
-	case GreaterEqual:
-		return v >= a.Value
-	case Greater:
-		return v > a.Value
-	case MaskedEqual:
-		return v&a.Value == a.ValueTwo
-	default:
-		return false
-	}
 }
 
 // ErrProfile is what every *ProfileError is.

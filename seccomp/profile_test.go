@@ -3,7 +3,6 @@ package seccomp
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -92,57 +91,9 @@ func TestParseReportsEveryMistake(t *testing.T) {
 	}
 }
 
-func TestDecide(t *testing.T) {
-	p, err := Parse([]byte(wrap(`{"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":4294967295,"valueTwo":1,"op":"SCMP_CMP_MASKED_EQ"}]},
-		{"names":["socket"],"action":"SCMP_ACT_ERRNO","errnoRet":97},{"names":["init_module"],"action":"SCMP_ACT_KILL_PROCESS"}`)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		arch Arch
-		nr   uint32
-		arg0 uint64
-		want Action
-	}{
-		{ArchX86_64, 41, 1, Allow},
-		{ArchX86_64, 41, 1 << 40 << 1, Errno(97)},
-		{ArchX86_64, 41, 1<<40 | 1, Allow},
-		{ArchX86_64, 0, 0, Errno(EPERM)},
-		{ArchX86_64, 175, 0, KillProcess},
-		{ArchX86_64, 400, 0, Errno(ENOSYS)},
-		{ArchX86_64, 100000, 0, Errno(ENOSYS)},
-		{ArchX86_64, x32Bit | 41, 1, KillProcess},
-		{ArchX86_64, 0xffffffff, 1, KillProcess},
-		{ArchX86, 41, 1, KillProcess},
-		{ArchAarch64, 41, 1, KillProcess},
-	} {
-		if got := p.Decide(c.arch, c.nr, [6]uint64{c.arg0}); got != c.want {
-			t.Errorf("Decide(%#x, %d, %#x) = %v, want %v", c.arch, c.nr, c.arg0, got, c.want)
-		}
-	}
-}
-
-func TestSimulateRefuses(t *testing.T) {
-	ret := Instruction{Code: 0x06, K: uint32(Allow)}
-	for name, list := range map[string][]Instruction{
-		"no end":          {{Code: 0x20}},
-		"jump out":        {{Code: 0x05, K: 1}, ret},
-		"jump far out":    {{Code: 0x05, K: 0xffffffff}, ret},
-		"branch out":      {{Code: 0x15, JT: 1, JF: 1}, ret},
-		"load outside":    {{Code: 0x20, K: 64}, ret},
-		"load unaligned":  {{Code: 0x20, K: 2}, ret},
-		"memory outside":  {{Code: 0x60, K: 16}, ret},
-		"divide by 0":     {{Code: 0x34}, ret},
-		"unknown opcode":  {{Code: 0x28}, ret},
-		"unknown return":  {{Code: 0x0e}},
-		"unknown in jump": {{Code: 0x55}, ret},
-	} {
-		if a, err := Run(list, ArchX86_64, 0, [6]uint64{}); !errors.Is(err, ErrProgram) {
-			t.Errorf("%s: %v, %v", name, a, err)
-		}
-	}
+func TestDecodeRefuses(t *testing.T) {
 	for _, n := range []int{0, 7, 9, (maxInstructions + 1) * 8} {
-		if _, err := Simulate(make([]byte, n), ArchX86_64, 0, [6]uint64{}); !errors.Is(err, ErrProgram) {
+		if _, err := Decode(make([]byte, n)); !errors.Is(err, ErrProgram) {
 			t.Errorf("%d bytes: %v", n, err)
 		}
 	}
@@ -187,17 +138,10 @@ func FuzzParse(f *testing.F) {
 		if !json.Valid(text) {
 			t.Fatal("accepted what is no JSON")
 		}
-		if got := p.Decide(ArchX86, 0, [6]uint64{}); got != KillProcess {
-			t.Fatalf("foreign architecture: %v", got)
-		}
-	})
-}
-
-func FuzzSimulate(f *testing.F) {
-	f.Add(Encode([]Instruction{{Code: 0x20}, {Code: 0x15, JT: 0, JF: 1, K: 3}, {Code: 6}, {Code: 0x16}}), uint32(3))
-	f.Fuzz(func(t *testing.T, program []byte, nr uint32) {
-		if _, err := Simulate(program, ArchX86_64, nr, [6]uint64{1, 2, 3}); err != nil && !errors.Is(err, ErrProgram) {
-			t.Fatal(fmt.Sprint("untyped: ", err))
+		for _, c := range p.Calls() {
+			if nr, ok := Number(c.Name); !ok || nr != c.Number || len(c.Rules) == 0 {
+				t.Fatalf("call %+v", c)
+			}
 		}
 	})
 }

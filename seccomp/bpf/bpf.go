@@ -48,7 +48,7 @@ func (e *CompileError) Error() string {
 func (e *CompileError) Unwrap() error { return e.Err }
 
 // Compile turns an OCI profile (JSON) into an array of struct sock_filter that means
-// what seccomp.Profile.Decide says. It does not block. Errors are *CompileError, or
+// what model.Decide says. It does not block. Errors are *CompileError, or
 // errors of seccomp.Parse. Only x86_64 hosts are supported; elsewhere the error is
 // errors.ErrUnsupported.
 func Compile(profile []byte) ([]byte, error) {

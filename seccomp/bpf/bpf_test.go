@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/solo-os/solo/seccomp"
+	"github.com/solo-os/solo/seccomp/model"
 	"github.com/solo-os/solo/seccomp/profiles"
 )
 
@@ -56,8 +57,8 @@ func boundary(p *seccomp.Profile) []uint64 {
 }
 
 func agree(t interface{ Fatalf(string, ...any) }, p *seccomp.Profile, list []seccomp.Instruction, arch seccomp.Arch, nr uint32, args [6]uint64) {
-	got, err := seccomp.Run(list, arch, nr, args)
-	if want := p.Decide(arch, nr, args); err != nil || got != want {
+	got, err := model.Run(list, arch, nr, args)
+	if want := model.Decide(p, arch, nr, args); err != nil || got != want {
 		t.Fatalf("arch %#x, call %d (%s), %#x: program %v (%v), profile %v", arch, nr, seccomp.Name(nr), args, got, err, want)
 	}
 }

@@ -13,10 +13,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/solo-os/solo/seccomp"
+	"github.com/solo-os/solo/seccomp/model"
 )
 
 func TestNames(t *testing.T) {
-	want := []string{"audit", "default", "floor", "gateway", "jit", "kernel", "monitor", "net"}
+	want := []string{"audit", "default", "floor", "fs", "gateway", "jit", "kernel", "monitor", "net"}
 	if diff := cmp.Diff(want, Names()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -99,14 +100,14 @@ func decide(t *testing.T, name, call string, args ...uint64) seccomp.Action {
 	}
 	var a [6]uint64
 	copy(a[:], args)
-	return p.Decide(seccomp.ArchX86_64, nr, a)
+	return model.Decide(p, seccomp.ArchX86_64, nr, a)
 }
 
 // TestPolicy holds the profiles to what the README and the design promise.
 func TestPolicy(t *testing.T) {
 	const enosys, eperm, eafnosupport = 38, 1, 97
 	const newUser, fastOpen = 0x10000000, 0x20000000
-	services := []string{"gateway", "audit", "monitor", "net"}
+	services := []string{"gateway", "audit", "monitor", "net", "fs"}
 	sandboxed := append([]string{"default", "jit"}, services...)
 	everywhere := append([]string{"floor", "kernel"}, sandboxed...)
 	for _, c := range []struct {
@@ -139,13 +140,13 @@ func TestPolicy(t *testing.T) {
 		{[]string{"default", "jit"}, "execve", nil, seccomp.Allow},
 		{[]string{"floor", "default", "jit", "net"}, "socket", []uint64{16}, seccomp.Errno(eafnosupport)},
 		{[]string{"floor", "default", "jit", "net"}, "socket", []uint64{2}, seccomp.Allow},
-		{[]string{"gateway", "audit", "monitor"}, "socket", []uint64{2}, seccomp.Errno(eperm)},
-		{[]string{"gateway", "audit", "monitor"}, "connect", nil, seccomp.Errno(eperm)},
+		{[]string{"gateway", "audit", "monitor", "fs"}, "socket", []uint64{2}, seccomp.Errno(eperm)},
+		{[]string{"gateway", "audit", "monitor", "fs"}, "connect", nil, seccomp.Errno(eperm)},
 		{services, "sendmsg", []uint64{0, 0, fastOpen}, seccomp.Errno(eperm)},
-		{[]string{"default", "gateway", "audit", "monitor", "net"}, "mmap", []uint64{0, 4096, 7}, seccomp.Errno(eperm)},
+		{[]string{"default", "gateway", "audit", "monitor", "net", "fs"}, "mmap", []uint64{0, 4096, 7}, seccomp.Errno(eperm)},
 		{[]string{"jit"}, "mmap", []uint64{0, 4096, 7}, seccomp.Allow},
 		{[]string{"floor", "default", "jit", "kernel"}, "ioctl", []uint64{0, 0x5412}, seccomp.Errno(eperm)},
-		{[]string{"gateway"}, "unlinkat", nil, seccomp.Errno(eperm)},
+		{[]string{"gateway", "fs"}, "unlinkat", nil, seccomp.Errno(eperm)},
 		{[]string{"audit", "monitor", "kernel"}, "renameat", nil, seccomp.Allow},
 	} {
 		for _, name := range c.profiles {

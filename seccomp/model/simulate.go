@@ -1,61 +1,20 @@
-package seccomp
+package model
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
+
+	"github.com/solo-os/solo/seccomp"
 )
 
-// ErrProgram is returned for bytes that are no valid seccomp filter.
-var ErrProgram = errors.New("not a seccomp filter")
-
-// Bounds and opcodes of classic BPF as seccomp takes it: linux/bpf_common.h,
-// seccomp_check_filter in kernel/seccomp.c.
-const (
-	instructionBytes = 8
-	maxInstructions  = 4096
-	dataBytes        = 64
-)
-
-// Instruction is a struct sock_filter.
-type Instruction struct {
-	Code   uint16
-	JT, JF uint8
-	K      uint32
-}
-
-// Decode takes a program apart (little endian). The length is bounded as the kernel
-// bounds it; the instructions are not checked.
-func Decode(program []byte) ([]Instruction, error) {
-	n := len(program) / instructionBytes
-	if n == 0 || n > maxInstructions || len(program)%instructionBytes != 0 {
-		return nil, fmt.Errorf("%w: %d bytes", ErrProgram, len(program))
-	}
-	list := make([]Instruction, n)
-	for i := range list {
-		b := program[i*instructionBytes:]
-		list[i] = Instruction{
-			Code: binary.LittleEndian.Uint16(b), JT: b[2], JF: b[3], K: binary.LittleEndian.Uint32(b[4:]),
-		}
-	}
-	return list, nil
-}
-
-// Encode is the reverse of Decode.
-func Encode(list []Instruction) []byte {
-	program := make([]byte, 0, len(list)*instructionBytes)
-	for _, i := range list {
-		program = binary.LittleEndian.AppendUint16(program, i.Code)
-		program = append(program, i.JT, i.JF)
-		program = binary.LittleEndian.AppendUint32(program, i.K)
-	}
-	return program
-}
+// dataBytes is the size of struct seccomp_data. The opcodes below are classic BPF's as
+// seccomp takes it: linux/bpf_common.h, seccomp_check_filter in kernel/seccomp.c.
+const dataBytes = 64
 
 // Simulate runs a filter as the kernel would and returns its answer. Any bytes are
 // safe: jumps only go forward, so it ends.
-func Simulate(program []byte, arch Arch, nr uint32, args [6]uint64) (Action, error) {
-	list, err := Decode(program)
+func Simulate(program []byte, arch seccomp.Arch, nr uint32, args [6]uint64) (seccomp.Action, error) {
+	list, err := seccomp.Decode(program)
 	if err != nil {
 		return 0, err
 	}
@@ -63,19 +22,19 @@ func Simulate(program []byte, arch Arch, nr uint32, args [6]uint64) (Action, err
 }
 
 // Run is Simulate for a program that is already decoded.
-func Run(list []Instruction, arch Arch, nr uint32, args [6]uint64) (Action, error) {
+func Run(list []seccomp.Instruction, arch seccomp.Arch, nr uint32, args [6]uint64) (seccomp.Action, error) {
 	m := machine{data: seccompData(arch, nr, args)}
 	for pc := 0; pc < len(list); pc++ {
 		i := list[pc]
 		switch i.Code & 7 {
 		case 0x06: // BPF_RET
 			if i.Code == 0x16 { // the accumulator
-				return Action(m.a), nil
+				return seccomp.Action(m.a), nil
 			}
 			if i.Code != 0x06 {
 				return 0, illegal(pc, i)
 			}
-			return Action(i.K), nil
+			return seccomp.Action(i.K), nil
 		case 0x05: // BPF_JMP
 			skip, ok := m.jump(i)
 			if !ok || skip >= uint64(len(list)-pc) {
@@ -88,15 +47,15 @@ func Run(list []Instruction, arch Arch, nr uint32, args [6]uint64) (Action, erro
 			}
 		}
 	}
-	return 0, fmt.Errorf("%w: no answer at the end", ErrProgram)
+	return 0, fmt.Errorf("%w: no answer at the end", seccomp.ErrProgram)
 }
 
-func illegal(pc int, i Instruction) error {
-	return fmt.Errorf("%w: instruction %d (%+v)", ErrProgram, pc, i)
+func illegal(pc int, i seccomp.Instruction) error {
+	return fmt.Errorf("%w: instruction %d (%+v)", seccomp.ErrProgram, pc, i)
 }
 
 // seccompData lays out a struct seccomp_data.
-func seccompData(arch Arch, nr uint32, args [6]uint64) (d [dataBytes]byte) {
+func seccompData(arch seccomp.Arch, nr uint32, args [6]uint64) (d [dataBytes]byte) {
 	binary.LittleEndian.PutUint32(d[0:], nr)
 	binary.LittleEndian.PutUint32(d[4:], uint32(arch))
 	for i, a := range args {
@@ -112,7 +71,7 @@ type machine struct {
 }
 
 // jump tells how many instructions are skipped.
-func (m *machine) jump(i Instruction) (skip uint64, ok bool) {
+func (m *machine) jump(i seccomp.Instruction) (skip uint64, ok bool) {
 	operand := i.K
 	if i.Code&0x08 != 0 {
 		operand = m.x
@@ -139,7 +98,7 @@ func (m *machine) jump(i Instruction) (skip uint64, ok bool) {
 }
 
 // step runs an instruction that neither jumps nor returns.
-func (m *machine) step(i Instruction) bool {
+func (m *machine) step(i seccomp.Instruction) bool {
 	switch i.Code {
 	case 0x20: // ld [k]
 		if i.K%4 != 0 || i.K >= dataBytes {
@@ -180,7 +139,7 @@ func (m *machine) set(x bool, v uint32) {
 	}
 }
 
-func (m *machine) alu(i Instruction) bool {
+func (m *machine) alu(i seccomp.Instruction) bool {
 	operand := i.K
 	if i.Code&0x08 != 0 {
 		operand = m.x

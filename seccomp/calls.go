@@ -73,25 +73,3 @@ func Known() []Range {
 	}
 	return ranges
 }
-
-// Decide is what the profile answers to one system call: the meaning that a compiled
-// filter must have. See the package comment.
-func (p *Profile) Decide(arch Arch, nr uint32, args [6]uint64) Action {
-	if arch != ArchX86_64 || nr >= x32Bit {
-		return KillProcess
-	}
-	name := Name(nr)
-	if name == "" {
-		return Errno(ENOSYS)
-	}
-	for _, r := range p.Rules {
-		if slices.Contains(r.Names, name) && r.matches(args) {
-			return r.Action
-		}
-	}
-	return p.Default
-}
-
-func (r Rule) matches(args [6]uint64) bool {
-	return !slices.ContainsFunc(r.Args, func(a Arg) bool { return a.Index > 5 || !a.Match(args[a.Index]) })
-}
