@@ -204,10 +204,10 @@ func (k *Kernel) storeContents(m *solov1.DeployRequest, c contents) error {
 	return nil
 }
 
-// makePlan finds out about the code and makes the plan. It blocks on the file system
-// and is not for the owner.
+// makePlan has solo-fs find out about the code and makes the plan. It blocks, and is
+// not for the owner.
 func (k *Kernel) makePlan(m *solov1.DeployRequest) (manifest.Plan, error) {
-	code, err := k.code.Resolve(m)
+	code, err := k.files.resolve(m)
 	if err != nil {
 		return manifest.Plan{}, err
 	}

@@ -11,7 +11,7 @@ const defaultGrace = 30 * time.Second
 
 // ending is the orderly stop, in the reverse order of the start:
 //
-//	gateway ▶ user services ▶ solo-net ▶ solo-monitor ▶ last record ▶ solo-audit ▶ shells
+//	gateway ▶ user services ▶ solo-net, solo-fs ▶ solo-monitor ▶ last record ▶ solo-audit ▶ shells
 //
 // Each stage begins when the one before has ended.
 type ending struct {
@@ -70,7 +70,7 @@ func (e *ending) step() bool {
 		}
 		return e.stop(first, names...)
 	case 2:
-		return e.stop(first, "solo-net")
+		return e.stop(first, "solo-net", "solo-fs")
 	case 3:
 		return e.stop(first, "solo-monitor")
 	case 4:

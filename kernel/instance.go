@@ -66,7 +66,9 @@ type instance struct {
 	created, released time.Duration
 	startup           time.Duration
 	// early says that it was ready before Started came.
-	early     bool
+	early bool
+	// greeted says that its role's greeting was sent.
+	greeted   bool
 	startedAt time.Time
 	// timer is the lease's, the start's or the stop's limit; extendable is the uptime
 	// until which the service may move it.

@@ -37,6 +37,7 @@ type Kernel struct {
 	hier  *cgroups.Hierarchy // fixed
 	watch *cgroups.Watcher   // fixed
 	code  *library.Library   // fixed
+	files *filesystem
 
 	events *queue
 	begun  time.Time
@@ -85,7 +86,10 @@ func Start(root *ipc.Conn, boot *controlv1.Boot, files ipc.Files) (*Kernel, erro
 	if k.watch, err = cgroups.NewWatcher(); err != nil {
 		return nil, err
 	}
-	if k.code, err = library.Open(boot.GetStateDir(), boot.GetConfig(), boot.GetProgramDir()); err != nil {
+	if k.code, err = library.Open(boot.GetStateDir()); err != nil {
+		return nil, err
+	}
+	if k.files, err = newFilesystem(k); err != nil {
 		return nil, err
 	}
 	if k.store, err = store.Open(filepath.Join(boot.GetStateDir(), "state.db"), time.Now); err != nil {

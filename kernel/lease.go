@@ -41,11 +41,14 @@ func (k *Kernel) lease(inst *instance) {
 	w := &leaseWork{
 		k: k, shell: inst.sh, resources: s.resources(), role: s.role,
 		lease: sandbox.Lease{
-			Program: s.plan.Code.Program, Argv: s.plan.Argv, Mounts: s.plan.Mounts,
+			Program: s.plan.Code.Program, Argv: s.plan.Argv,
 			TmpBytes: s.resources().GetMaxTmpBytes(), OpenFiles: s.resources().GetMaxOpenFiles(),
 			Floor: k.shells.filters["floor"], Filter: k.shells.filters[s.plan.Code.Profile],
 		},
 		files: s.rec.GetManifest().GetFiles(),
+	}
+	for _, m := range s.plan.Mounts {
+		w.lease.Mounts = append(w.lease.Mounts, s.mount(m))
 	}
 	var names []string
 	for i, p := range s.plan.Listen {
@@ -140,6 +143,9 @@ func (w *leaseWork) fill(out *leased) error {
 			w.opened = append(w.opened, f.Content)
 		}
 		w.lease.Files = files
+		if w.role.mounts != nil {
+			w.lease.Mounts = append(w.lease.Mounts, w.role.mounts(w.k)...)
+		}
 		return nil
 	}
 	for _, f := range w.files {

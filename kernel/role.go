@@ -36,7 +36,12 @@ type role struct {
 	// data is its directory below the state directory, seen as /data.
 	data string
 	// slot is where its instance is kept once it has said hello.
-	slot   func(*systemServices) **instance
+	slot func(*systemServices) **instance
+	// mounts are what it sees of the host besides its own program.
+	mounts func(*Kernel) []sandbox.Mount
+	// greet tells it what it must know before it can join; it says itself when it has
+	// understood.
+	greet  func(*Kernel, *instance)
 	joined func(*Kernel, *instance)
 	left   func(*Kernel)
 	handle func(*Kernel, *instance, *controlv1.FromService, ipc.Files) error
@@ -59,6 +64,12 @@ func roles() []*role {
 			listeners: []string{"metrics.sock"},
 			slot:      func(s *systemServices) **instance { return &s.monitor },
 			joined:    joinMonitor,
+		},
+		{
+			name: "solo-fs", tier: tierDriver, profile: "fs", spec: driver, memory: 512 << 20, open: 1024,
+			slot:   func(s *systemServices) **instance { return &s.fs },
+			mounts: hostMounts, greet: greetFilesystem,
+			joined: func(*Kernel, *instance) {}, handle: fromFilesystem, left: func(k *Kernel) { k.files.lost() },
 		},
 		{
 			name: "solo-net", tier: tierDriver, profile: "net", spec: driver, memory: 512 << 20, open: 16384, hostNetwork: true,

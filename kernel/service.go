@@ -33,6 +33,9 @@ const (
 	stateFinished = "finished"
 )
 
+// reviveAgain is how soon a plan is asked for again that could not be made.
+const reviveAgain = 50 * time.Millisecond
+
 // service is one name: what was deployed under it, and what lives of it.
 //
 //	           deploy, start            all ready
@@ -204,6 +207,15 @@ func (k *Kernel) revive(s *service) {
 		plan, err := k.makePlan(m)
 		k.post(func() {
 			if s.attempt != attempt || k.ending.begun {
+				return
+			}
+			if err != nil && control.As(err).Code == control.Unavailable {
+				// solo-fs is on its way.
+				k.later(reviveAgain, func() {
+					if s.attempt == attempt {
+						k.revive(s)
+					}
+				})
 				return
 			}
 			if err != nil {

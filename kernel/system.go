@@ -30,10 +30,10 @@ type systemServices struct {
 	// started is called once, when all are ready for the first time.
 	started func()
 	// The instances that have said hello.
-	audit, monitor, net, gateway *instance
-	backlog                      []*controlv1.FromKernel
-	deployments                  uint64
-	last                         *controlv1.Counters
+	audit, monitor, fs, net, gateway *instance
+	backlog                          []*controlv1.FromKernel
+	deployments                      uint64
+	last                             *controlv1.Counters
 }
 
 func newSystemServices(k *Kernel) *systemServices {
@@ -57,6 +57,11 @@ func (sys *systemServices) start(started func()) {
 func (sys *systemServices) hello(inst *instance) {
 	k := sys.k
 	if *inst.svc.role.slot(sys) == inst {
+		return
+	}
+	if greet := inst.svc.role.greet; greet != nil && !inst.greeted {
+		inst.greeted = true
+		greet(k, inst)
 		return
 	}
 	*inst.svc.role.slot(sys) = inst

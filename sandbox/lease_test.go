@@ -14,7 +14,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/solo-os/solo/ipc"
-	"github.com/solo-os/solo/kernel/manifest"
 	controlv1 "github.com/solo-os/solo/proto/solo/control/v1"
 	"github.com/solo-os/solo/test/testenv"
 )
@@ -45,6 +44,17 @@ func identity(t *testing.T, f *os.File) [2]uint64 {
 	return [2]uint64{st.Dev, st.Ino}
 }
 
+// source opens a mount's source as the kernel does.
+func source(path string) func() (*os.File, error) {
+	return func() (*os.File, error) {
+		fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, fmt.Errorf("open %s: %w", path, err)
+		}
+		return os.NewFile(uintptr(fd), path), nil
+	}
+}
+
 func TestLease(t *testing.T) {
 	s, peer := newShell(t)
 	dir, data := t.TempDir(), t.TempDir()
@@ -58,7 +68,7 @@ func TestLease(t *testing.T) {
 	}
 	must(t, s.Lease(Lease{
 		Program: "/app/x", Argv: []string{"x", ""}, Env: []string{"A=1"},
-		Mounts:    []manifest.Mount{{Source: dir, Target: "/usr/d", Directory: true}, {Source: host, Target: "/usr/f"}},
+		Mounts:    []Mount{{Open: source(dir), Target: "/usr/d", Directory: true}, {Open: source(host), Target: "/usr/f"}, {Open: source(dir), Target: "/host", Directory: true, NoExec: true}},
 		Volumes:   []Volume{{Source: data, Target: "/data"}},
 		Files:     []File{{Path: "/app/x", Mode: 0o555, Content: given[3]}},
 		TmpBytes:  1 << 20,
@@ -73,7 +83,7 @@ func TestLease(t *testing.T) {
 		Program: []byte("/app/x"), Argv: [][]byte{[]byte("x"), {}}, Env: [][]byte{[]byte("A=1")}, Cwd: []byte("/tmp"),
 		Mounts: []*controlv1.LeaseMount{
 			{Target: []byte("/tmp"), Directory: true}, {Target: []byte("/dev/shm"), Directory: true}, {Target: []byte("/data"), Directory: true},
-			{Target: []byte("/usr/d"), Directory: true}, {Target: []byte("/usr/f")},
+			{Target: []byte("/usr/d"), Directory: true}, {Target: []byte("/usr/f")}, {Target: []byte("/host"), Directory: true},
 		},
 		Files:   []*controlv1.LeaseFile{{Path: []byte("/app/x"), Mode: 0o555}},
 		Rlimits: []*controlv1.Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: 99, Hard: 99}, {Resource: unix.RLIMIT_CORE}},
@@ -84,10 +94,10 @@ func TestLease(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	// Descriptors in the protocol's order: stdio, mounts, files, descriptors.
-	if len(files) != 3+5+1+2 {
+	if len(files) != 3+6+1+2 {
 		t.Fatalf("%d descriptors", len(files))
 	}
-	for i, at := range []int{0, 1, 2, 8, 9, 10} {
+	for i, at := range []int{0, 1, 2, 9, 10, 11} {
 		if identity(t, files[at]) != identity(t, given[i]) {
 			t.Errorf("descriptor %d is another file than given", at)
 		}
@@ -96,12 +106,13 @@ func TestLease(t *testing.T) {
 		unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOEXEC, unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOEXEC, // /tmp, /dev/shm
 		unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOEXEC,                                                  // the volume
 		unix.ST_RDONLY | unix.ST_NOSUID | unix.ST_NODEV, unix.ST_RDONLY | unix.ST_NOSUID | unix.ST_NODEV, // mounts
+		unix.ST_RDONLY | unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOEXEC,
 	} {
 		if got := flags(t, files[3+i]); got != want {
 			t.Errorf("mount %d has flags %#x, want %#x", i, got, want)
 		}
 	}
-	if identity(t, files[6]) != identity(t, readable(t, dir)) || identity(t, files[7]) != identity(t, readable(t, host)) {
+	if identity(t, files[6]) != identity(t, readable(t, dir)) || identity(t, files[7]) != identity(t, readable(t, host)) || identity(t, files[8]) != identity(t, readable(t, dir)) {
 		t.Error("mounts are of something else")
 	}
 	var st unix.Stat_t
@@ -139,8 +150,8 @@ func TestLeaseFailsByStep(t *testing.T) {
 		step  string
 		errno unix.Errno
 	}{
-		{"mount gone", Lease{Stdio: stdio, Mounts: []manifest.Mount{{Source: "/none", Target: "/x"}}}, "mount /x", unix.ENOENT},
-		{"mount has become a file", Lease{Stdio: stdio, Mounts: []manifest.Mount{{Source: "/etc/passwd", Target: "/x", Directory: true}}}, "mount /x", 0},
+		{"mount gone", Lease{Stdio: stdio, Mounts: []Mount{{Open: source("/none"), Target: "/x"}}}, "mount /x", unix.ENOENT},
+		{"mount has become a file", Lease{Stdio: stdio, Mounts: []Mount{{Open: source("/etc/passwd"), Target: "/x", Directory: true}}}, "mount /x", 0},
 		{"volume gone", Lease{Stdio: stdio, Volumes: []Volume{{Source: "/none", Target: "/v"}}}, "mount /v", unix.ENOENT},
 		{"record too large", Lease{Stdio: stdio, Env: []string{"A=" + string(make([]byte, ipc.MaxMessage))}}, "lease", 0},
 		{"too many descriptors", Lease{Stdio: stdio, Descriptors: slices.Repeat([]*os.File{null}, ipc.MaxFiles)}, "lease", 0},

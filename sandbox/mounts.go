@@ -8,33 +8,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readOnly detaches a read-only copy of a host path, which must be a directory or a
-// regular file as told. Links in the path are followed: it was resolved when the plan
-// was made, and comes from the host, not from a service. The caller owns the
+// readOnly detaches a read-only copy of a host file or directory. The caller owns the
 // descriptor (open_tree(2), mount_setattr(2)).
-func readOnly(path string, directory bool) (*os.File, error) {
-	return detach(path, directory, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV})
+func readOnly(m Mount) (*os.File, error) {
+	source, err := m.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = source.Close() }()
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
+	if m.NoExec {
+		attr.Attr_set |= unix.MOUNT_ATTR_NOEXEC
+	}
+	return detach(int(source.Fd()), source.Name(), "", m.Directory, attr)
 }
 
 // volume detaches a writable copy of a host directory whose owner 1000 is the
 // service's user: the mount is id-mapped by the sandbox's user namespace.
 func volume(path string, userns *os.File) (*os.File, error) {
-	return detach(path, true, unix.MountAttr{
+	return detach(unix.AT_FDCWD, path, path, true, unix.MountAttr{
 		Attr_set:  unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_IDMAP,
 		Userns_fd: uint64(userns.Fd()),
 	})
 }
 
-func detach(path string, directory bool, attr unix.MountAttr) (*os.File, error) {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+// detach copies the mount at a path, or of the descriptor at itself if the path is
+// empty; what is mounted below is left out.
+func detach(at int, name, path string, directory bool, attr unix.MountAttr) (*os.File, error) {
+	fd, err := unix.OpenTree(at, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
 	if err != nil {
-		return nil, fmt.Errorf("open_tree %s: %w", path, err)
+		return nil, fmt.Errorf("open_tree %s: %w", name, err)
 	}
-	f := os.NewFile(uintptr(fd), path)
+	f := os.NewFile(uintptr(fd), name)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("fstat %s: %w", path, err)
+		return nil, fmt.Errorf("fstat %s: %w", name, err)
 	}
 	want := uint32(unix.S_IFREG)
 	if directory {
@@ -42,11 +51,11 @@ func detach(path string, directory bool, attr unix.MountAttr) (*os.File, error) 
 	}
 	if st.Mode&unix.S_IFMT != want {
 		_ = f.Close()
-		return nil, fmt.Errorf("mount %s: it is not what it was when the plan was made", path)
+		return nil, fmt.Errorf("mount %s: it is not what it was when the plan was made", name)
 	}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("mount_setattr %s: %w", path, err)
+		return nil, fmt.Errorf("mount_setattr %s: %w", name, err)
 	}
 	return f, nil
 }

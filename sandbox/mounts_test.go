@@ -45,7 +45,7 @@ func TestReadOnly(t *testing.T) {
 	testenv.RequireRoot(t)
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "f"), []byte("content"), 0o644))
-	m, err := readOnly(dir, true)
+	m, err := readOnly(Mount{Open: source(dir), Directory: true})
 	must(t, err)
 	defer func() { _ = m.Close() }()
 	if got := flags(t, m); got != unix.ST_RDONLY|unix.ST_NOSUID|unix.ST_NODEV {
@@ -60,7 +60,7 @@ func TestReadOnly(t *testing.T) {
 	// The original is as it was.
 	must(t, os.WriteFile(filepath.Join(dir, "f"), []byte("changed"), 0o644))
 
-	file, err := readOnly(filepath.Join(dir, "f"), false)
+	file, err := readOnly(Mount{Open: source(filepath.Join(dir, "f"))})
 	must(t, err)
 	defer func() { _ = file.Close() }()
 	content, err := os.ReadFile(fmt.Sprintf("/proc/self/fd/%d", file.Fd()))
@@ -84,10 +84,10 @@ func TestReadOnlyRefuses(t *testing.T) {
 		{file, true, "not what it was"},
 		{fifo, false, "not what it was"},
 		{"/dev/null", false, "not what it was"},
-		{filepath.Join(dir, "none"), true, "open_tree " + filepath.Join(dir, "none") + ": no such file"},
+		{filepath.Join(dir, "none"), true, "open " + filepath.Join(dir, "none") + ": no such file"},
 		{filepath.Join(file, "x"), false, "not a directory"},
 	} {
-		m, err := readOnly(c.path, c.directory)
+		m, err := readOnly(Mount{Open: source(c.path), Directory: c.directory})
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			_ = m.Close()
 			t.Errorf("%s as a directory %v: %v", c.path, c.directory, err)

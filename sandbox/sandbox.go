@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/solo-os/solo/ipc"
-	"github.com/solo-os/solo/kernel/manifest"
 	controlv1 "github.com/solo-os/solo/proto/solo/control/v1"
 )
 
@@ -74,6 +73,15 @@ func (s *Shell) Close() {
 // HostUID is the service's uid on the host.
 func (s *Shell) HostUID() uint32 { return s.IDBase + UID }
 
+// Mount is a host file or directory that the service sees and does not write.
+type Mount struct {
+	// Open opens the source (O_PATH suffices), which Lease closes.
+	Open      func() (*os.File, error)
+	Target    string
+	Directory bool
+	NoExec    bool
+}
+
 // Volume is a host directory that the service may write.
 type Volume struct {
 	// Source on the host, owned by uid and gid 1000 there.
@@ -91,7 +99,7 @@ type File struct {
 type Lease struct {
 	Program   string
 	Argv, Env []string
-	Mounts    []manifest.Mount
+	Mounts    []Mount
 	Volumes   []Volume
 	Files     []File
 	// TmpBytes is the size of /tmp and of /dev/shm.
@@ -150,7 +158,7 @@ func (s *Shell) Lease(l Lease) error {
 		writable = append(writable, v.Target)
 	}
 	for _, h := range l.Mounts {
-		f, err := readOnly(h.Source, h.Directory)
+		f, err := readOnly(h)
 		if err := mount(h.Target, h.Directory, f, err); err != nil {
 			return step("mount "+h.Target, err)
 		}

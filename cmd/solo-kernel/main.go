@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -36,7 +37,11 @@ func run() error {
 	}
 	k, err := kernel.Start(root, order.GetBoot(), files)
 	if err == nil {
-		return k.Run()
+		err = k.Run()
+		var boot *kernel.BootError
+		if !errors.As(err, &boot) {
+			return err
+		}
 	}
 	_ = root.Send(&controlv1.RootReport{Report: &controlv1.RootReport_BootFailed{BootFailed: &controlv1.BootFailed{Message: err.Error()}}})
 	return err

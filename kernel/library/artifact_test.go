@@ -84,12 +84,12 @@ func TestPutIgnoresTheOffset(t *testing.T) {
 // knows the first one's files.
 func TestPutAgain(t *testing.T) {
 	dir := t.TempDir()
-	first, err := Open(dir, nil, "")
+	first, err := Open(dir)
 	must(t, err)
 	digest := put(t, first, []byte("x"))
 	before, err := os.Stat(first.ArtifactPath(digest))
 	must(t, err)
-	second, err := Open(dir, nil, "")
+	second, err := Open(dir)
 	must(t, err)
 	put(t, second, []byte("x"))
 	after, err := os.Stat(second.ArtifactPath(digest))
@@ -288,12 +288,12 @@ func TestStoreGone(t *testing.T) {
 
 func TestOpenStoreRefuses(t *testing.T) {
 	file := write(t, filepath.Join(t.TempDir(), "file"), nil, 0o600)
-	if _, err := Open(file, nil, ""); err == nil {
+	if _, err := Open(file); err == nil {
 		t.Error("a file was taken for the state directory")
 	}
 	state := t.TempDir()
 	must(t, os.Symlink(t.TempDir(), filepath.Join(state, "artifacts")))
-	if _, err := Open(state, nil, ""); err == nil || !strings.Contains(err.Error(), "artifacts") {
+	if _, err := Open(state); err == nil || !strings.Contains(err.Error(), "artifacts") {
 		t.Errorf("a link for the store: %v", err)
 	}
 }

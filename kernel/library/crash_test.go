@@ -21,7 +21,7 @@ import (
 // putForever puts one content after the other and prints the digest of each when Put
 // has answered.
 func putForever(dir string) error {
-	l, err := Open(dir, nil, "")
+	l, err := Open(dir)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func putForever(dir string) error {
 // what was answered is there.
 func TestKilledWhilePutting(t *testing.T) {
 	dir := t.TempDir()
-	l, err := Open(dir, nil, "")
+	l, err := Open(dir)
 	must(t, err)
 	random := testenv.Rand(t)
 	rounds := 10
@@ -98,7 +98,7 @@ func TestDiskFull(t *testing.T) {
 		t.Skipf("mount: %v", err)
 	}
 	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
-	l, err := Open(dir, nil, "")
+	l, err := Open(dir)
 	must(t, err)
 	small := put(t, l, []byte("small"))
 	f := sealed(t, make([]byte, 4<<20))

@@ -11,10 +11,12 @@ import (
 	solov1 "github.com/solo-os/solo/proto/solo/v1"
 )
 
-// Mount is a host file or directory seen read-only inside.
+// Mount is a host file or directory, or the code's artifact, seen read-only inside.
 type Mount struct {
+	// Source is empty for the artifact.
 	Source, Target string
 	Directory      bool
+	Artifact       bool
 }
 
 // Code is what the host found out about the code of a manifest.

@@ -56,13 +56,13 @@ func TestGoldenPlans(t *testing.T) {
 		Runtime: "python", Digest: anyDigest, Program: "/usr/bin/python3", Argv: []string{"python3", "-u", "$FILE", "$ARGS"},
 		File: "/app/main.py", Env: []string{"PYTHONDONTWRITEBYTECODE=1", "PATH=/usr/bin"}, Profile: "default", StartupTimeoutMs: 5000,
 		Mounts: []Mount{
-			{"/var/lib/code/0123", "/app/main.py", false}, {"/usr/lib/python3.11", "/usr/lib/python3.11", true},
-			{"/usr/bin/python3.11", "/usr/bin/python3", false}, {"/usr/lib/python3.11/os.py", "/usr/lib/python3.11/os.py", false},
-			{"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", true}, {"/lib/x86_64-linux-gnu/libc.so.6", "/usr/lib/x86_64-linux-gnu/libc.so.6", false},
+			{Target: "/app/main.py", Artifact: true}, {Source: "/usr/lib/python3.11", Target: "/usr/lib/python3.11", Directory: true},
+			{Source: "/usr/bin/python3.11", Target: "/usr/bin/python3"}, {Source: "/usr/lib/python3.11/os.py", Target: "/usr/lib/python3.11/os.py"},
+			{Source: "/lib/x86_64-linux-gnu", Target: "/usr/lib/x86_64-linux-gnu", Directory: true}, {Source: "/lib/x86_64-linux-gnu/libc.so.6", Target: "/usr/lib/x86_64-linux-gnu/libc.so.6"},
 		},
 	}
 	binary := Code{Runtime: "binary", Digest: anyDigest, Program: "/usr/bin/sleep", Argv: []string{"sleep", "$ARGS"}, Profile: "default",
-		Mounts: []Mount{{"/usr/bin/sleep", "/usr/bin/sleep", false}}}
+		Mounts: []Mount{{Source: "/usr/bin/sleep", Target: "/usr/bin/sleep"}}}
 	for _, c := range []struct {
 		name string
 		m    *solov1.DeployRequest
@@ -133,7 +133,7 @@ func TestStartupTimeout(t *testing.T) {
 
 func TestPlanConflicts(t *testing.T) {
 	code := Code{Program: "/usr/bin/python3", File: "/app/main.py", Mounts: []Mount{
-		{"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", true}, {"/usr/bin/awk", "/usr/bin/awk", false}, {"/etc/ssl/certs", "/etc/ssl/certs", true},
+		{Source: "/lib/x86_64-linux-gnu", Target: "/usr/lib/x86_64-linux-gnu", Directory: true}, {Source: "/usr/bin/awk", Target: "/usr/bin/awk"}, {Source: "/etc/ssl/certs", Target: "/etc/ssl/certs", Directory: true},
 	}}
 	for _, c := range []struct {
 		path, want string

@@ -9,23 +9,22 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/solo-os/solo/kernel/manifest"
 	"github.com/solo-os/solo/sandbox"
 	"github.com/solo-os/solo/test/testenv"
 )
 
 // hostMounts are read-only mounts of these host paths, where they exist, at the same
 // places.
-func hostMounts(t *testing.T, patterns ...string) []manifest.Mount {
+func hostMounts(t *testing.T, patterns ...string) []sandbox.Mount {
 	t.Helper()
-	var out []manifest.Mount
+	var out []sandbox.Mount
 	for _, p := range patterns {
 		found, err := filepath.Glob(p)
 		must(t, err)
 		for _, path := range found {
 			st, err := os.Stat(path)
 			must(t, err)
-			out = append(out, manifest.Mount{Source: path, Target: path, Directory: st.IsDir()})
+			out = append(out, sandbox.Mount{Open: func() (*os.File, error) { return os.Open(path) }, Target: path, Directory: st.IsDir()})
 		}
 	}
 	return out

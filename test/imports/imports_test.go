@@ -160,7 +160,7 @@ func rules() []rule {
 			to: inModule("cgroups", "seccomp", "sandbox", "kernel", "drivers", "system"),
 		},
 		{
-			name: "services are not the kernel", from: []string{"drivers", "system", "sdk", "cmd/solo-gateway", "cmd/solo-audit", "cmd/solo-monitor", "cmd/solo-net", "cmd/solo-ctl"},
+			name: "services are not the kernel", from: []string{"drivers", "system", "sdk", "cmd/solo-gateway", "cmd/solo-audit", "cmd/solo-monitor", "cmd/solo-fs", "cmd/solo-net", "cmd/solo-ctl"},
 			to: slices.Concat(inModule("kernel", "sandbox", "cgroups"), libcontainer),
 		},
 		{

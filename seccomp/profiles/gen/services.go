@@ -10,6 +10,8 @@ func all() map[string]profile {
 			[]rule{allow("memfd_create", "ftruncate", "pwrite64", "fsync")}),
 		"audit":   allowList(start, goRuntime, writeXorExec[:2], socketUse, fileWrites),
 		"monitor": allowList(start, goRuntime, writeXorExec[:2], socketUse, fileWrites),
+		"fs": allowList(start, goRuntime, writeXorExec[:2],
+			[]rule{allow("statfs", "fstatfs", "getsockopt", "setsockopt", "shutdown")}),
 		"net": allowList(start, goRuntime, writeXorExec[:2], socketUse, families("socket"),
 			[]rule{allow("connect", "bind", "listen", "splice", "tee", "sendfile")}),
 		"kernel": allowList(kernelStart, goRuntime, writeXorExec[:2], socketUse, fileWrites, kernel),

@@ -1,4 +1,4 @@
-package library
+package filesystem
 
 import (
 	"errors"
@@ -14,19 +14,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/solo-os/solo/kernel/control"
-	"github.com/solo-os/solo/kernel/manifest"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps"
 	controlv1 "github.com/solo-os/solo/proto/solo/control/v1"
 	solov1 "github.com/solo-os/solo/proto/solo/v1"
-	"github.com/solo-os/solo/sandbox/elfdeps"
 )
 
 // withRuntimes has the given descriptors only.
-func withRuntimes(t *testing.T, texts map[string]string) *Library {
+func withRuntimes(t *testing.T, texts map[string]string) *fixture {
 	t.Helper()
-	l, err := Open(t.TempDir(), &controlv1.Config{RuntimePaths: []string{descriptors(t, t.TempDir(), texts)}}, "")
-	must(t, err)
-	return l
+	return newFixture(t, &controlv1.FilesystemConfig{}, descriptors(texts)...)
 }
 
 // TestRuntimeCode is the whole answer for a descriptor.
@@ -45,14 +41,14 @@ func TestRuntimeCode(t *testing.T) {
 	defer func() { _ = f.Close() }()
 	closure, err := elfdeps.Resolve(f, sh, elfdeps.Host{})
 	must(t, err)
-	want := manifest.Code{
-		Runtime: "x", Digest: digest, Program: sh, Argv: []string{"x", "$FILE", "$ARGS"}, File: "/app/m.x", Env: []string{"A=b"},
+	want := Code{
+		Runtime: "x", Program: sh, Argv: []string{"x", "$FILE", "$ARGS"}, File: "/app/m.x", Env: []string{"A=b"},
 		Profile: "jit", StartupTimeoutMs: 77,
 		Mounts: unique(append(libraries(closure),
-			manifest.Mount{Source: l.ArtifactPath(digest), Target: "/app/m.x"},
-			manifest.Mount{Source: "/etc/passwd", Target: "/etc/passwd"},
-			manifest.Mount{Source: sh, Target: sh},
-			manifest.Mount{Source: libDir, Target: "/usr/lib", Directory: true},
+			Mount{Target: "/app/m.x", Artifact: true},
+			Mount{Source: "/etc/passwd", Target: "/etc/passwd"},
+			Mount{Source: sh, Target: sh},
+			Mount{Source: libDir, Target: "/usr/lib", Directory: true},
 		)),
 	}
 	got := resolved(t, l, sourceOf(digest, "m.x", ""))
@@ -87,8 +83,8 @@ func TestRecognise(t *testing.T) {
 		}
 		for _, m := range requests {
 			code := resolved(t, l, m)
-			if code.Runtime != tt.want || code.File != "/app/"+tt.file || code.Digest != digest {
-				t.Errorf("%+v: %s %s %s", tt, code.Runtime, code.File, code.Digest)
+			if code.Runtime != tt.want || code.File != "/app/"+tt.file {
+				t.Errorf("%+v: %s %s", tt, code.Runtime, code.File)
 			}
 		}
 	}
@@ -114,11 +110,6 @@ func TestUnrecognised(t *testing.T) {
 	}
 	_, err := l.Resolve(sourceOf(put(t, l, nil), "main.py", "cobol"))
 	refused(t, err, "source.language", "runtime", `"cobol" is no runtime of this Solo (bash, python, sh)`)
-	_, err = withRuntimes(t, nil).Resolve(artifact(put(t, l, nil), "x"))
-	var e *control.Error
-	if !errors.As(err, &e) || e.Reason != "ARTIFACT_NOT_FOUND" {
-		t.Errorf("another store has it: %v", err)
-	}
 }
 
 func TestNotText(t *testing.T) {
@@ -194,8 +185,8 @@ func TestRuntimeUnavailable(t *testing.T) {
 			}
 			l := withRuntimes(t, map[string]string{"x.textproto": `name: "x" suffixes: ".x" argv: "$FILE" ` + tt.descriptor})
 			_, err := l.Resolve(sourceOf(put(t, l, nil), "m.x", ""))
-			var e *control.Error
-			if !errors.As(err, &e) || e.Code != control.FailedPrecondition || e.Reason != "RUNTIME_UNAVAILABLE" || !strings.Contains(e.Message, tt.want) {
+			var e *Error
+			if !errors.As(err, &e) || e.Code != failedPrecondition || e.Reason != "RUNTIME_UNAVAILABLE" || !strings.Contains(e.Message, tt.want) {
 				t.Fatalf("got %v", err)
 			}
 			if diff := cmp.Diff(map[string]string{"step": "runtime", "runtime": "x"}, e.Meta); diff != "" {
@@ -211,7 +202,7 @@ func TestTooManyMounts(t *testing.T) {
 	}
 	l := withRuntimes(t, map[string]string{"x.textproto": `name: "x" suffixes: ".x" argv: "$FILE" program: "/bin/sh" mounts: "/usr/bin/*"`})
 	_, err := l.Resolve(sourceOf(put(t, l, nil), "m.x", ""))
-	var e *control.Error
+	var e *Error
 	if !errors.As(err, &e) || e.Reason != "TOO_MANY_MOUNTS" || e.Meta["step"] != "mounts" || e.Meta["limit"] != "200" {
 		t.Errorf("got %v", err)
 	}

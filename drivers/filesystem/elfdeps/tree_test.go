@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/solo-os/solo/sandbox/elfdeps"
-	"github.com/solo-os/solo/sandbox/elfdeps/elftest"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps/elftest"
 )
 
 // link is a symbolic link in a tree.

@@ -1,12 +1,9 @@
-package library
+package filesystem
 
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,11 +14,7 @@ import (
 	controlv1 "github.com/solo-os/solo/proto/solo/control/v1"
 )
 
-const (
-	descriptorSuffix = ".textproto"
-	maxDescriptor    = 64 << 10
-	maxTimeoutMs     = 600_000
-)
+const maxTimeoutMs = 600_000
 
 var (
 	runtimeName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
@@ -31,6 +24,9 @@ var (
 	minor       = regexp.MustCompile(`\.[0-9]+$`)
 )
 
+// profiles are the seccomp profiles that a runtime may have.
+var profiles = []string{profile, "jit"}
+
 // runtimes are the descriptors by what recognises them; immutable.
 type runtimes struct {
 	names        []string
@@ -39,52 +35,21 @@ type runtimes struct {
 	interpreters map[string]*controlv1.Runtime
 }
 
-// loadRuntimes reads the descriptors of the directories. A name that is there twice is
-// the later's, so that an operator can replace what Solo brings.
-func loadRuntimes(dirs []string, optional bool) (*runtimes, error) {
+// loadRuntimes takes the descriptors in the order in which the kernel read them. A
+// name that is there twice is the later's, so that an operator can replace what Solo
+// brings.
+func loadRuntimes(files []*controlv1.RuntimeFile) (*runtimes, error) {
 	rs := &runtimes{
 		byName: map[string]*controlv1.Runtime{}, suffixes: map[string]*controlv1.Runtime{}, interpreters: map[string]*controlv1.Runtime{},
 	}
-	for _, dir := range dirs {
-		entries, err := os.ReadDir(dir)
-		if optional && errors.Is(err, os.ErrNotExist) {
-			continue
-		}
+	for _, f := range files {
+		r, err := parseDescriptor(f.GetText())
 		if err != nil {
-			return nil, fmt.Errorf("read runtime descriptors: %w", err)
+			return nil, fmt.Errorf("runtime descriptor %s: %w", f.GetPath(), err)
 		}
-		for _, e := range entries {
-			if !strings.HasSuffix(e.Name(), descriptorSuffix) {
-				continue
-			}
-			r, err := readDescriptor(filepath.Join(dir, e.Name()))
-			if err != nil {
-				return nil, err
-			}
-			rs.byName[r.GetName()] = r
-		}
+		rs.byName[r.GetName()] = r
 	}
 	return rs, rs.index()
-}
-
-func readDescriptor(file string) (*controlv1.Runtime, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, fmt.Errorf("read runtime descriptor: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	text, err := io.ReadAll(io.LimitReader(f, maxDescriptor+1))
-	if err != nil {
-		return nil, fmt.Errorf("read runtime descriptor: %w", err)
-	}
-	if len(text) > maxDescriptor {
-		return nil, fmt.Errorf("runtime descriptor %s: is larger than %d bytes", file, maxDescriptor)
-	}
-	r, err := parseDescriptor(text)
-	if err != nil {
-		return nil, fmt.Errorf("runtime descriptor %s: %w", file, err)
-	}
-	return r, nil
 }
 
 // parseDescriptor reads one descriptor; its errors name the field.
@@ -114,8 +79,8 @@ func checkDescriptor(r *controlv1.Runtime) error {
 		return errors.New("argv: is required")
 	case !slices.Contains(r.GetArgv(), "$FILE"):
 		return errors.New("argv: lacks $FILE")
-	case !baseName.MatchString(r.GetSeccompProfile()):
-		return fmt.Errorf("seccomp_profile: %q cannot be a profile's name", r.GetSeccompProfile())
+	case !slices.Contains(profiles, r.GetSeccompProfile()):
+		return fmt.Errorf("seccomp_profile: %q is no profile for services (%s)", r.GetSeccompProfile(), list(profiles))
 	case r.GetStartupTimeoutMs() > maxTimeoutMs:
 		return fmt.Errorf("startup_timeout_ms: %d is over the limit of %d", r.GetStartupTimeoutMs(), maxTimeoutMs)
 	}

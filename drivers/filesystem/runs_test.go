@@ -1,4 +1,4 @@
-package library
+package filesystem
 
 import (
 	"bytes"
@@ -8,13 +8,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/solo-os/solo/kernel/manifest"
 	solov1 "github.com/solo-os/solo/proto/solo/v1"
 	"github.com/solo-os/solo/test/testenv"
 )
@@ -23,7 +23,7 @@ import (
 type order struct {
 	Program   string
 	Argv, Env []string
-	Mounts    []manifest.Mount
+	Mounts    []Mount
 }
 
 // enter builds a root of the order's mounts, as a sandbox has it, and executes the
@@ -50,7 +50,7 @@ func enter(root string, args []string) error {
 			return err
 		}
 	}
-	for _, m := range append(o.Mounts, manifest.Mount{Source: "/dev/null", Target: "/dev/null"}) {
+	for _, m := range append(o.Mounts, Mount{Source: "/dev/null", Target: "/dev/null"}) {
 		at := filepath.Join(root, m.Target)
 		if m.Directory {
 			if err := os.MkdirAll(at, 0o755); err != nil {
@@ -83,18 +83,35 @@ func enter(root string, args []string) error {
 	return fmt.Errorf("exec %s: %w", o.Program, syscall.Exec(o.Program, o.Argv, o.Env))
 }
 
-// run executes a plan where nothing of the host exists but its mounts.
-func run(t *testing.T, l *Library, m *solov1.DeployRequest) (string, error) {
+// run executes code as the kernel plans it, where nothing of the host exists but its
+// mounts.
+func run(t *testing.T, l *fixture, m *solov1.DeployRequest) (string, error) {
 	t.Helper()
-	m.Resources = &solov1.Resources{}
-	p, wrong := manifest.Make(m, resolved(t, l, m))
-	if len(wrong) > 0 {
-		t.Fatal(wrong)
+	code := resolved(t, l, m)
+	o := order{Program: code.Program, Env: append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "LANG=C.UTF-8"}, code.Env...)}
+	for _, a := range code.Argv {
+		switch a {
+		case "$FILE":
+			o.Argv = append(o.Argv, code.File)
+		case "$ARGS":
+			o.Argv = append(o.Argv, slices.Concat(m.GetSource().GetArgs(), m.GetBinary().GetArgs())...)
+		default:
+			o.Argv = append(o.Argv, a)
+		}
 	}
-	text, err := json.Marshal(order{p.Code.Program, p.Argv, p.Env, p.Mounts})
+	for _, mount := range code.Mounts {
+		if mount.Artifact {
+			mount.Source = l.path(artifactOf(m))
+		}
+		// What lies below a directory is there already.
+		if !slices.ContainsFunc(o.Mounts, func(d Mount) bool { return d.Directory && below(mount.Target, d.Target) }) {
+			o.Mounts = append(o.Mounts, mount)
+		}
+	}
+	text, err := json.Marshal(o)
 	must(t, err)
 	cmd := exec.Command("/proc/self/exe", string(text))
-	cmd.Env = append(os.Environ(), "SOLO_LIBRARY_CHILD=enter", "SOLO_LIBRARY_DIR="+t.TempDir())
+	cmd.Env = append(os.Environ(), "SOLO_FILESYSTEM_CHILD=enter", "SOLO_FILESYSTEM_DIR="+t.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

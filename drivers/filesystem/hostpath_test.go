@@ -1,4 +1,4 @@
-package library
+package filesystem
 
 import (
 	"errors"
@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/solo-os/solo/kernel/control"
-	"github.com/solo-os/solo/sandbox/elfdeps/elftest"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps/elftest"
+	controlv1 "github.com/solo-os/solo/proto/solo/control/v1"
 	"github.com/solo-os/solo/test/testenv"
 )
 
@@ -156,7 +156,8 @@ func TestPipeIsNotOpened(t *testing.T) {
 	}
 }
 
-// TestNoexec is a file system from which nothing can be executed.
+// TestNoexec is a file system from which nothing can be executed: that of a program
+// by what the kernel says of it, that of an upload by its descriptor.
 func TestNoexec(t *testing.T) {
 	testenv.RequireRoot(t)
 	dir := filepath.Join(place(t), "solo-noexec")
@@ -165,13 +166,16 @@ func TestNoexec(t *testing.T) {
 		t.Skipf("mount: %v", err)
 	}
 	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
-	_, err := library(t, dir).Resolve(hostPath(write(t, dir+"/p", static, 0o755)))
+	l := library(t, dir)
+	l.tree.mounts = []*controlv1.HostMount{{Path: "/"}, {Path: dir, Noexec: true}, {Path: dir + "2"}}
+	_, err := l.Resolve(hostPath(write(t, dir+"/p", static, 0o755)))
 	refused(t, err, "binary.path", "not_executable", "noexec")
+	resolved(t, l, hostPath("/bin/sleep"))
 	// The store there can hold source, and no programs.
-	l, err := Open(dir, nil, "")
-	must(t, err)
+	l.uploads = dir
+	resolved(t, l, sourceOf(put(t, l, []byte("print()")), "a.py", ""))
 	_, err = l.Resolve(uploaded(put(t, l, static)))
-	var e *control.Error
+	var e *Error
 	if !errors.As(err, &e) || e.Meta["step"] != "state directory" {
 		t.Errorf("got %v", err)
 	}
@@ -211,7 +215,7 @@ func TestSwapped(t *testing.T) {
 			answers := map[string]int{}
 			for i := 0; i < times || i < 50*times && (answers["ok"] == 0 || answers[tt.seen] == 0); i++ {
 				code, err := l.Resolve(hostPath(dir + "/d/p"))
-				var e *control.Error
+				var e *Error
 				switch {
 				case err == nil && code.Digest == digestOf(good) && code.Mounts[0].Source == dir+"/d/p":
 					answers["ok"]++

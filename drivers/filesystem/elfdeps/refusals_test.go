@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/solo-os/solo/sandbox/elfdeps"
-	"github.com/solo-os/solo/sandbox/elfdeps/elftest"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps/elftest"
 )
 
 // TestRefusals has every kind of error that a program can cause.

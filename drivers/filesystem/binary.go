@@ -1,16 +1,13 @@
-package library
+package filesystem
 
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path"
 
-	"github.com/solo-os/solo/kernel/control"
-	"github.com/solo-os/solo/kernel/manifest"
-	"github.com/solo-os/solo/sandbox/elfdeps"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps"
 )
 
 // binaryRuntime is the runtime's name in a plan for a program of its own.
@@ -18,75 +15,66 @@ const binaryRuntime = "binary"
 
 // hostBinary is a program of the host. It is seen inside at its own path, unless the
 // sandbox has a file system of its own there.
-func (l *Library) hostBinary(asked string) (manifest.Code, error) {
+func (h *host) hostBinary(asked string) (Code, error) {
 	const field = "binary.path"
-	p, f, err := l.openHost(asked)
+	p, f, err := h.openHost(asked)
 	if err != nil {
-		return manifest.Code{}, refuse(field, err)
+		return Code{}, refuse(field, err)
 	}
 	defer func() { _ = f.Close() }()
 	target := inside(p)
 	if isClosed(target) {
 		target = path.Join(appDir, path.Base(p))
 	}
-	code, err := l.elf(f, p, target)
+	code, err := h.elf(f, Mount{Source: p, Target: target})
 	if err != nil {
-		return manifest.Code{}, refuse(field, err)
+		return Code{}, refuse(field, err)
 	}
-	if code.Digest, err = l.digests.of(f); err != nil {
-		return manifest.Code{}, refuse(field, err)
+	if code.Digest, err = h.digests.of(f); err != nil {
+		return Code{}, refuse(field, err)
 	}
 	return code, nil
 }
 
-func (l *Library) openHost(asked string) (string, *os.File, error) {
+func (h *host) openHost(asked string) (string, *os.File, error) {
 	if why := checkPath(asked); why != "" {
 		return "", nil, problemf("not_found", "%q %s", clip(asked), why)
 	}
-	dir, err := realDir(path.Dir(asked))
+	dir, err := h.tree.realDir(path.Dir(asked))
 	if err != nil {
 		return "", nil, err
 	}
 	p := path.Join(dir, path.Base(asked))
-	if !l.allowed(p) {
-		return "", nil, problemf("outside_binary_paths", "%s lies outside binary_paths (%s); upload the program instead", p, list(l.binaryPaths))
+	if !h.allowed(p) {
+		return "", nil, problemf("outside_binary_paths", "%s lies outside binary_paths (%s); upload the program instead", p, list(h.binaryPaths))
 	}
-	f, err := openProgram(p)
+	f, err := h.tree.openProgram(p)
 	return p, f, err
 }
 
 // uploadedBinary is a program that a client uploaded.
-func (l *Library) uploadedBinary(u upload) (manifest.Code, error) {
-	f, err := l.openUpload(u)
-	if err != nil {
-		return manifest.Code{}, err
+func (h *host) uploadedBinary(u upload) (Code, error) {
+	if err := mayExecute(u.content); err != nil {
+		return Code{}, step("state directory", err)
 	}
-	defer func() { _ = f.Close() }()
-	if err := mayExecute(int(f.Fd())); err != nil {
-		return manifest.Code{}, step("state directory", err)
-	}
-	code, err := l.elf(f, l.ArtifactPath(u.digest), u.target())
-	if err != nil {
-		return manifest.Code{}, refuse(u.field, err)
-	}
-	code.Digest = u.digest
-	return code, nil
+	code, err := h.elf(u.content, Mount{Target: u.target(), Artifact: true})
+	return code, refuse(u.field, err)
 }
 
 // elf is the code of an ELF program but for its digest.
-func (l *Library) elf(f *os.File, source, target string) (manifest.Code, error) {
-	closure, err := elfdeps.Resolve(f, target, elfdeps.Host{})
+func (h *host) elf(f *os.File, m Mount) (Code, error) {
+	closure, err := elfdeps.Resolve(f, m.Target, h.tree.libraries())
 	if err != nil {
-		return manifest.Code{}, l.elfProblem(f, err)
+		return Code{}, h.elfProblem(f, err)
 	}
-	return manifest.Code{
-		Runtime: binaryRuntime, Program: target, Argv: []string{path.Base(target), "$ARGS"}, Profile: profile,
-		Mounts: append([]manifest.Mount{{Source: source, Target: target}}, libraries(closure)...),
+	return Code{
+		Runtime: binaryRuntime, Program: m.Target, Argv: []string{path.Base(m.Target), "$ARGS"}, Profile: profile,
+		Mounts: append([]Mount{m}, libraries(closure)...),
 	}, nil
 }
 
 // elfProblem says in words what makes a program unusable.
-func (l *Library) elfProblem(f *os.File, err error) error {
+func (h *host) elfProblem(f *os.File, err error) error {
 	var (
 		architecture *elfdeps.ArchitectureError
 		kind         *elfdeps.NotExecutableError
@@ -104,7 +92,7 @@ func (l *Library) elfProblem(f *os.File, err error) error {
 	case errors.As(err, &kind):
 		return problemf("not_executable", "is %s", err)
 	case errors.Is(err, elfdeps.ErrScript):
-		return l.scriptProblem(f)
+		return h.scriptProblem(f)
 	case errors.Is(err, elfdeps.ErrNotELF):
 		return notELF(f)
 	case errors.Is(err, elfdeps.ErrMalformed):
@@ -114,16 +102,16 @@ func (l *Library) elfProblem(f *os.File, err error) error {
 }
 
 // scriptProblem tells how the script can be run.
-func (l *Library) scriptProblem(f *os.File) error {
+func (h *host) scriptProblem(f *os.File) error {
 	head, err := readHead(f)
 	if err != nil {
 		return step("read program", err)
 	}
 	name := interpreterName(head)
-	if r := l.runtimes.byInterpreter(name); r != nil {
+	if r := h.runtimes.byInterpreter(name); r != nil {
 		return problemf("script", "is a script for %s, not an ELF program: deploy it as source of the runtime %q", clip(name), r.GetName())
 	}
-	return problemf("script", "is a script for %q, not an ELF program: deploy it as source and name its runtime (%s)", clip(name), list(l.runtimes.names))
+	return problemf("script", "is a script for %q, not an ELF program: deploy it as source and name its runtime (%s)", clip(name), list(h.runtimes.names))
 }
 
 func notELF(f *os.File) error {
@@ -150,23 +138,4 @@ func readHead(r io.ReaderAt) ([]byte, error) {
 	return b[:n], nil
 }
 
-func (l *Library) head(u upload) ([]byte, error) {
-	f, err := l.openUpload(u)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	head, err := readHead(f)
-	if err != nil {
-		return nil, step("read artifact", err)
-	}
-	return head, nil
-}
-
 func isELF(head []byte) bool { return bytes.HasPrefix(head, []byte("\x7fELF")) }
-
-// unavailable is a runtime that the host lacks a part of.
-func unavailable(runtime, format string, args ...any) *control.Error {
-	return control.Errorf(control.FailedPrecondition, "RUNTIME_UNAVAILABLE",
-		"runtime %s: %s", runtime, fmt.Sprintf(format, args...)).With("step", "runtime").With("runtime", runtime)
-}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/solo-os/solo/sandbox/elfdeps/elftest"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps/elftest"
 )
 
 func amd64(t testing.TB) machine {

@@ -1,4 +1,4 @@
-package library
+package filesystem
 
 import (
 	"crypto/sha256"
@@ -67,7 +67,7 @@ func (d *digests) of(f *os.File) (string, error) {
 	if before != after {
 		return "", problemf("changed", "changed while it was read; try again")
 	}
-	digest = digestPrefix + hex.EncodeToString(h.Sum(nil))
+	digest = "sha256:" + hex.EncodeToString(h.Sum(nil))
 	if time.Since(time.Unix(after.ctime.Unix())) > settled {
 		d.keep(after, digest)
 	}

@@ -2,7 +2,7 @@
 // whether it is an ELF program for this machine, its interpreter, and the shared
 // libraries that glibc's or musl's loader would open (ld.so(8)).
 //
-// Trust: runs as root in the kernel; the program is hostile. Every number from a
+// Trust: runs unprivileged in solo-fs; the program is hostile. Every number from a
 // file is bounded before it is used, and no file is executed or mapped. A program
 // can name any file of the host as its library, so the package sees the host as an
 // unprivileged user does: what is not readable by others, or lies below a directory

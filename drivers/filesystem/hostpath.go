@@ -1,11 +1,10 @@
-package library
+package filesystem
 
 import (
 	"errors"
 	"fmt"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -18,17 +17,17 @@ const maxLinks = 40
 // realDir follows the links of a directory's path, once: the answer has none. It
 // stops at the first directory that others may not search, and does not follow the
 // links of a proc file system, which show what is root's to see.
-func realDir(dir string) (string, error) {
-	fd, err := openPath(unix.AT_FDCWD, "/")
+func (t tree) realDir(dir string) (string, error) {
+	fd, err := t.open()
 	if err != nil {
-		return "", step("open /", err)
+		return "", err
 	}
 	defer func() { _ = unix.Close(fd) }()
 	at, links := "/", 0
 	for rest := strings.Split(dir, "/"); len(rest) > 0; {
 		name := rest[0]
 		rest = rest[1:]
-		if name == "" || name == "." {
+		if name == "" || name == "." || name == ".." && at == "/" {
 			continue
 		}
 		next, err := openPath(fd, name)
@@ -60,9 +59,9 @@ func realDir(dir string) (string, error) {
 				return "", problemf("symlink", "its path has more than %d symbolic links", maxLinks)
 			}
 			if path.IsAbs(target) {
-				root, err := openPath(unix.AT_FDCWD, "/")
+				root, err := t.open()
 				if err != nil {
-					return "", step("open /", err)
+					return "", err
 				}
 				_ = unix.Close(fd)
 				fd, at = root, "/"
@@ -101,8 +100,8 @@ func readLink(fd int) (string, error) {
 // openProgram opens a file of the host that a client asked to run, by a path that
 // realDir has made free of links. It opens nothing but regular files, so that no
 // device or pipe sees an open(2). The caller owns the file.
-func openProgram(p string) (*os.File, error) {
-	found, err := unix.Openat2(unix.AT_FDCWD, p, &unix.OpenHow{
+func (t tree) openProgram(p string) (*os.File, error) {
+	found, err := unix.Openat2(unix.AT_FDCWD, t.at(p), &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 	})
@@ -137,24 +136,29 @@ func openProgram(p string) (*os.File, error) {
 	case st.Mode&0o004 == 0:
 		return nil, problemf("not_readable", "%s is not readable by others (mode %04o)", p, st.Mode&0o7777)
 	}
-	if err := mayExecute(found); err != nil {
-		return nil, err
+	if t.noexec(p) {
+		return nil, errNoexec
 	}
 	f, err := os.Open(descriptorPath(entry))
+	if errors.Is(err, os.ErrPermission) {
+		return nil, problemf("not_readable", "%s is not readable by others", p)
+	}
 	if err != nil {
 		return nil, step("open "+p, err)
 	}
 	return f, nil
 }
 
-// mayExecute looks at the file system's mount.
-func mayExecute(fd int) error {
+var errNoexec = problemf("not_executable", "lies on a file system that is mounted noexec")
+
+// mayExecute looks at the mount of a file that the kernel opened.
+func mayExecute(f *os.File) error {
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil {
-		return step("statfs program", err)
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		return err
 	}
 	if fs.Flags&unix.ST_NOEXEC != 0 {
-		return problemf("not_executable", "lies on a file system that is mounted noexec")
+		return errNoexec
 	}
 	return nil
 }
@@ -175,9 +179,9 @@ func kindName(kind uint32) string {
 
 // allowed tells whether a path without links lies below one of the binary paths,
 // whose links are followed too.
-func (l *Library) allowed(p string) bool {
-	return slices.ContainsFunc(l.binaryPaths, func(dir string) bool {
-		real, err := filepath.EvalSymlinks(dir)
+func (h *host) allowed(p string) bool {
+	return slices.ContainsFunc(h.binaryPaths, func(dir string) bool {
+		real, _, err := h.tree.real(dir)
 		return err == nil && below(p, real)
 	})
 }

@@ -7,8 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/solo-os/solo/sandbox/elfdeps"
-	"github.com/solo-os/solo/sandbox/elfdeps/elftest"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps/elftest"
 )
 
 const gnu = "/usr/lib/x86_64-linux-gnu/"

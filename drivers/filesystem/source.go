@@ -1,68 +1,61 @@
-package library
+package filesystem
 
 import (
 	"bytes"
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"unicode/utf8"
 
-	"github.com/solo-os/solo/kernel/manifest"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps"
 	controlv1 "github.com/solo-os/solo/proto/solo/control/v1"
-	"github.com/solo-os/solo/sandbox/elfdeps"
 )
 
 // source is a text that a runtime runs. The runtime is the named one, or else the one
 // that knows the file's suffix or the interpreter of its first line.
-func (l *Library) source(u upload, language string) (manifest.Code, error) {
-	f, err := l.openUpload(u)
+func (h *host) source(u upload, language string) (Code, error) {
+	head, err := readHead(u.content)
 	if err != nil {
-		return manifest.Code{}, err
+		return Code{}, step("read artifact", err)
 	}
-	defer func() { _ = f.Close() }()
-	head, err := readHead(f)
-	if err != nil {
-		return manifest.Code{}, step("read artifact", err)
-	}
-	r := l.runtimes.byName[language]
+	r := h.runtimes.byName[language]
 	if language != "" && r == nil {
-		return manifest.Code{}, refuse("source.language", problemf("runtime", "%q is no runtime of this Solo (%s)", clip(language), list(l.runtimes.names)))
+		return Code{}, refuse("source.language", problemf("runtime", "%q is no runtime of this Solo (%s)", clip(language), list(h.runtimes.names)))
 	}
 	if isELF(head) {
-		return manifest.Code{}, refuse(u.content, problemf("not_source", "is an ELF program: deploy it as a binary"))
+		return Code{}, refuse(u.text, problemf("not_source", "is an ELF program: deploy it as a binary"))
 	}
 	if r == nil {
-		if r, err = l.recognise(u.file, head); err != nil {
-			return manifest.Code{}, refuse(u.kind, err)
+		if r, err = h.recognise(u.file, head); err != nil {
+			return Code{}, refuse(u.kind, err)
 		}
 	}
-	if err := checkText(io.NewSectionReader(f, 0, 1<<62)); err != nil {
-		return manifest.Code{}, refuse(u.content, err)
+	if err := checkText(io.NewSectionReader(u.content, 0, 1<<62)); err != nil {
+		return Code{}, refuse(u.text, err)
 	}
-	code, err := runtimeCode(r)
+	code, err := h.tree.runtimeCode(r)
 	if err != nil {
-		return manifest.Code{}, err
+		return Code{}, err
 	}
-	code.Digest, code.File = u.digest, u.target()
-	code.Mounts = append(code.Mounts, manifest.Mount{Source: l.ArtifactPath(u.digest), Target: code.File})
+	code.File = u.target()
+	code.Mounts = append(code.Mounts, Mount{Target: code.File, Artifact: true})
 	return code, nil
 }
 
-func (l *Library) recognise(file string, head []byte) (*controlv1.Runtime, error) {
-	if r := l.runtimes.bySuffix(file); r != nil {
+func (h *host) recognise(file string, head []byte) (*controlv1.Runtime, error) {
+	if r := h.runtimes.bySuffix(file); r != nil {
 		return r, nil
 	}
 	name := interpreterName(head)
-	if r := l.runtimes.byInterpreter(name); r != nil {
+	if r := h.runtimes.byInterpreter(name); r != nil {
 		return r, nil
 	}
 	first := "it does not begin with #!"
 	if name != "" {
 		first = "no runtime is for the interpreter " + clip(name)
 	}
-	return nil, problemf("runtime", "the runtime of %q cannot be told: no runtime is for its suffix, and %s; name one of %s", clip(file), first, list(l.runtimes.names))
+	return nil, problemf("runtime", "the runtime of %q cannot be told: no runtime is for its suffix, and %s; name one of %s", clip(file), first, list(h.runtimes.names))
 }
 
 // checkText wants UTF-8 without NUL, which is what every runtime reads.
@@ -108,21 +101,21 @@ func partial(b []byte) int {
 
 // runtimeCode is what a runtime needs of the host. The descriptor is the operator's:
 // its paths are followed wherever they lead.
-func runtimeCode(r *controlv1.Runtime) (manifest.Code, error) {
+func (t tree) runtimeCode(r *controlv1.Runtime) (Code, error) {
 	name := r.GetName()
-	program, err := firstProgram(r)
+	program, err := t.firstProgram(r)
 	if err != nil {
-		return manifest.Code{}, err
+		return Code{}, err
 	}
-	code := manifest.Code{
+	code := Code{
 		Runtime: name, Program: inside(program), Argv: slices.Clone(r.GetArgv()), Env: slices.Clone(r.GetEnv()),
 		Profile: r.GetSeccompProfile(), StartupTimeoutMs: r.GetStartupTimeoutMs(),
 	}
-	code.Mounts = []manifest.Mount{{Source: program, Target: code.Program}}
+	code.Mounts = []Mount{{Source: program, Target: code.Program}}
 	for _, pattern := range r.GetMounts() {
-		found, err := expand(pattern)
+		found, err := t.expand(pattern)
 		if err != nil {
-			return manifest.Code{}, unavailable(name, "%v", err)
+			return Code{}, unavailable(name, "%v", err)
 		}
 		for _, m := range found {
 			// A link may lead to where the sandbox has a file system of its own.
@@ -132,14 +125,14 @@ func runtimeCode(r *controlv1.Runtime) (manifest.Code, error) {
 		}
 	}
 	if r.GetLibraries() {
-		f, err := os.Open(program)
+		f, err := os.Open(t.at(program))
 		if err != nil {
-			return manifest.Code{}, unavailable(name, "%v", err)
+			return Code{}, unavailable(name, "%v", err)
 		}
 		defer func() { _ = f.Close() }()
-		closure, err := elfdeps.Resolve(f, code.Program, elfdeps.Host{})
+		closure, err := elfdeps.Resolve(f, code.Program, t.libraries())
 		if err != nil {
-			return manifest.Code{}, unavailable(name, "%s: %v", program, err)
+			return Code{}, unavailable(name, "%s: %v", program, err)
 		}
 		code.Mounts = append(code.Mounts, libraries(closure)...)
 	}
@@ -148,16 +141,12 @@ func runtimeCode(r *controlv1.Runtime) (manifest.Code, error) {
 
 // firstProgram is the first program of the descriptor that the host has, without
 // links.
-func firstProgram(r *controlv1.Runtime) (string, error) {
+func (t tree) firstProgram(r *controlv1.Runtime) (string, error) {
 	for _, p := range r.GetProgram() {
-		real, err := filepath.EvalSymlinks(p)
+		real, info, err := t.real(p)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		if err != nil {
-			return "", unavailable(r.GetName(), "%v", err)
-		}
-		info, err := os.Stat(real)
 		if err != nil {
 			return "", unavailable(r.GetName(), "%v", err)
 		}

@@ -1,7 +1,8 @@
-package library
+package filesystem
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -19,12 +20,13 @@ import (
 
 const minimal = `name: "x" program: "/bin/x" argv: "$FILE"`
 
-func descriptors(t *testing.T, dir string, texts map[string]string) string {
-	t.Helper()
-	for name, text := range texts {
-		write(t, filepath.Join(dir, name), []byte(text), 0o644)
+// descriptors are files in the order of their names.
+func descriptors(texts map[string]string) []*controlv1.RuntimeFile {
+	var out []*controlv1.RuntimeFile
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		out = append(out, &controlv1.RuntimeFile{Path: name, Text: []byte(texts[name])})
 	}
-	return dir
+	return out
 }
 
 func TestShippedRuntimes(t *testing.T) {
@@ -77,70 +79,53 @@ func TestDescriptorRefusals(t *testing.T) {
 		{minimal + ` env: "NOTIFY_SOCKET=/x"`, "is set by Solo"},
 		{minimal + ` env: "X=\000"`, "NUL"},
 		{minimal + ` seccomp_profile: "../default"`, "seccomp_profile:"},
+		{minimal + ` seccomp_profile: "kernel"`, `"kernel" is no profile for services (default, jit)`},
 		{minimal + ` startup_timeout_ms: 600001`, "startup_timeout_ms: 600001"},
 		{minimal + ` startup_timeout_ms: -1`, "(line 1:63)"},
 		{minimal + ` colour: "red"`, "colour"},
 		{minimal + ` name: "y"`, "name"},
 		{minimal + ` libraries: maybe`, "(line 1:54)"},
-		{minimal + ` mounts: "/usr" # ` + strings.Repeat("x", maxDescriptor), "larger than 65536 bytes"},
 		{"\xff", "syntax error"},
 	} {
-		dir := descriptors(t, t.TempDir(), map[string]string{"it.textproto": tt.text})
-		_, err := Open(t.TempDir(), &controlv1.Config{RuntimePaths: []string{dir}}, "")
-		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), filepath.Join(dir, "it.textproto")) {
+		_, err := loadRuntimes(descriptors(map[string]string{"/etc/it.textproto": tt.text}))
+		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "runtime descriptor /etc/it.textproto: ") {
 			t.Errorf("%.100s: %v; want %q and the file", tt.text, err, tt.want)
 		}
 	}
 }
 
-// TestDescriptorDirectories: which are read, in which order, and which may be missing.
-func TestDescriptorDirectories(t *testing.T) {
+// TestDescriptorOrder: the later of two with one name counts, and two names cannot
+// claim the same.
+func TestDescriptorOrder(t *testing.T) {
 	named := func(name, program, more string) string {
 		return fmt.Sprintf(`name: %q program: %q argv: "$FILE" %s`, name, program, more)
 	}
-	first := descriptors(t, t.TempDir(), map[string]string{
-		"a.textproto": named("a", "/1", `suffixes: ".x"`), "b.textproto": named("b", "/1", ""), "README": "not a descriptor", "c.textproto.bak": "neither",
-	})
-	second := descriptors(t, t.TempDir(), map[string]string{"z.textproto": named("a", "/2", `suffixes: ".x"`)})
-	open := func(programDir string, dirs ...string) (*Library, error) {
-		return Open(t.TempDir(), &controlv1.Config{RuntimePaths: dirs}, programDir)
-	}
+	first := descriptors(map[string]string{"a": named("a", "/1", `suffixes: ".x"`), "b": named("b", "/1", "")})
+	second := descriptors(map[string]string{"z": named("a", "/2", `suffixes: ".x"`)})
 	for _, tt := range []struct {
-		dirs []string
-		want string
-	}{{[]string{first, second}, "/2"}, {[]string{second, first}, "/1"}} {
-		l, err := open("", tt.dirs...)
+		files []*controlv1.RuntimeFile
+		want  string
+	}{{slices.Concat(first, second), "/2"}, {slices.Concat(second, first), "/1"}} {
+		rs, err := loadRuntimes(tt.files)
 		must(t, err)
-		if got := l.runtimes.byName["a"].GetProgram()[0]; got != tt.want || !slices.Equal(l.Runtimes(), []string{"a", "b"}) {
-			t.Errorf("%v: program %s, runtimes %v", tt.dirs, got, l.Runtimes())
+		if got := rs.byName["a"].GetProgram()[0]; got != tt.want || !slices.Equal(rs.names, []string{"a", "b"}) {
+			t.Errorf("%v: program %s, runtimes %v", tt.files, got, rs.names)
 		}
 	}
-	if _, err := open("", first, filepath.Join(first, "none")); err == nil || !strings.Contains(err.Error(), "none") {
-		t.Errorf("a missing directory of the configuration: %v", err)
-	}
-	programs := t.TempDir()
-	l, err := open(programs)
-	must(t, err)
-	none := l.Runtimes()
-	descriptors(t, filepath.Join(programs, "runtimes"), map[string]string{"beside.textproto": named("beside", "/x", "")})
-	l, err = open(programs)
-	must(t, err)
-	if got := l.Runtimes(); !slices.Contains(got, "beside") || slices.Contains(none, "beside") {
-		t.Errorf("default directories: %v, then %v", none, got)
-	}
-	descriptors(t, first, map[string]string{"d.textproto": named("d", "/1", `suffixes: ".y" interpreters: "i"`), "e.textproto": named("e", "/1", `interpreters: "i"`)})
-	if _, err := open("", first); err == nil || !strings.Contains(err.Error(), `runtime e: interpreters: "i" belongs to the runtime d`) {
-		t.Errorf("two for one interpreter: %v", err)
-	}
-	descriptors(t, first, map[string]string{"e.textproto": named("e", "/1", `suffixes: ".x"`)})
-	if _, err := open("", first); err == nil || !strings.Contains(err.Error(), `runtime e: suffixes: ".x" belongs to the runtime a`) {
-		t.Errorf("two for one suffix: %v", err)
+	for _, tt := range []struct{ text, want string }{
+		{named("e", "/1", `suffixes: ".x"`), `runtime e: suffixes: ".x" belongs to the runtime a`},
+		{named("e", "/1", `interpreters: "i"`), `runtime e: interpreters: "i" belongs to the runtime d`},
+	} {
+		more := descriptors(map[string]string{"d": named("d", "/1", `suffixes: ".y" interpreters: "i"`), "e": tt.text})
+		if _, err := loadRuntimes(slices.Concat(first, more)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v; want %q", err, tt.want)
+		}
 	}
 }
 
 func TestBadConfiguration(t *testing.T) {
 	for _, p := range []string{"usr", "/usr/", "/usr/../etc", "/usr/\x00", ""} {
-		if _, err := Open(t.TempDir(), &controlv1.Config{BinaryPaths: []string{"/usr", p}}, ""); err == nil || !strings.Contains(err.Error(), "binary_paths") {
+		if _, err := newHost("/", &controlv1.FilesystemConfig{BinaryPaths: []string{"/usr", p}}, nil); err == nil || !strings.Contains(err.Error(), "binary_paths") {
 			t.Errorf("binary path %q: %v", p, err)
 		}
 	}

@@ -1,16 +1,14 @@
-package library
+package filesystem
 
 import (
 	"errors"
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/solo-os/solo/kernel/manifest"
-	"github.com/solo-os/solo/sandbox/elfdeps"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps"
 )
 
 // closed are the directories where a sandbox has file systems of its own.
@@ -35,10 +33,10 @@ func inside(p string) string {
 
 // libraries are the mounts of a program's closure. Where the root directory of the
 // host has other links than a sandbox, the files are there under both paths.
-func libraries(c elfdeps.Closure) []manifest.Mount {
-	var mounts []manifest.Mount
+func libraries(c elfdeps.Closure) []Mount {
+	var mounts []Mount
 	for _, f := range c.Files {
-		mounts = append(mounts, manifest.Mount{Source: f.Source, Target: inside(f.Target)})
+		mounts = append(mounts, Mount{Source: f.Source, Target: inside(f.Target)})
 	}
 	for _, l := range c.Links {
 		if slices.Contains(rootLinks, l.Path) {
@@ -47,7 +45,7 @@ func libraries(c elfdeps.Closure) []manifest.Mount {
 		to := path.Join("/", l.Target)
 		for _, f := range c.Files {
 			if below(f.Target, to) {
-				mounts = append(mounts, manifest.Mount{Source: f.Source, Target: l.Path + strings.TrimPrefix(f.Target, to)})
+				mounts = append(mounts, Mount{Source: f.Source, Target: l.Path + strings.TrimPrefix(f.Target, to)})
 			}
 		}
 	}
@@ -56,45 +54,54 @@ func libraries(c elfdeps.Closure) []manifest.Mount {
 
 // expand finds what a pattern of a descriptor stands for, in the order of names. What
 // matches and is a link is there under its own path and under the one it leads to, so
-// that links from elsewhere work too. Nothing there is no error.
-func expand(pattern string) ([]manifest.Mount, error) {
+// that links from elsewhere work too. Nothing there, or nothing for others, is no error.
+func (t tree) expand(pattern string) ([]Mount, error) {
 	dir, last := path.Split(pattern)
 	names := []string{last}
 	if strings.Contains(last, "*") {
 		var err error
-		if names, err = matching(dir, last); err != nil {
+		if names, err = t.matching(dir, last); err != nil {
 			return nil, err
 		}
 	}
-	var found []manifest.Mount
+	var found []Mount
 	for _, name := range names {
 		p := path.Join(dir, name)
-		real, err := filepath.EvalSymlinks(p)
-		if errors.Is(err, fs.ErrNotExist) {
+		real, info, err := t.real(p)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		info, err := os.Stat(real)
-		if err != nil {
-			return nil, err
-		}
-		if !info.IsDir() && !info.Mode().IsRegular() {
+		if !forOthers(info.Mode()) {
 			continue
 		}
-		found = append(found, manifest.Mount{Source: real, Target: inside(real), Directory: info.IsDir()})
+		found = append(found, Mount{Source: real, Target: inside(real), Directory: info.IsDir()})
 		if real != p {
-			found = append(found, manifest.Mount{Source: real, Target: inside(p), Directory: info.IsDir()})
+			found = append(found, Mount{Source: real, Target: inside(p), Directory: info.IsDir()})
 		}
 	}
 	return found, nil
 }
 
+// forOthers tells whether others can use a file or a directory; nothing else is
+// mounted.
+func forOthers(m fs.FileMode) bool {
+	return m.IsDir() && m.Perm()&0o005 == 0o005 || m.IsRegular() && m.Perm()&0o004 != 0
+}
+
 // matching are the names in a directory that match a pattern with one star.
-func matching(dir, pattern string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+func (t tree) matching(dir, pattern string) ([]string, error) {
+	dir, info, err := t.real(dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || err == nil && !info.IsDir() {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(t.at(dir))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return nil, nil
 	}
 	if err != nil {
@@ -112,15 +119,15 @@ func matching(dir, pattern string) ([]string, error) {
 }
 
 // unique keeps the first mount of each target, sorted by target.
-func unique(mounts []manifest.Mount) []manifest.Mount {
+func unique(mounts []Mount) []Mount {
 	seen := map[string]bool{}
-	var out []manifest.Mount
+	var out []Mount
 	for _, m := range mounts {
 		if !seen[m.Target] {
 			seen[m.Target] = true
 			out = append(out, m)
 		}
 	}
-	slices.SortFunc(out, func(a, b manifest.Mount) int { return strings.Compare(a.Target, b.Target) })
+	slices.SortFunc(out, func(a, b Mount) int { return strings.Compare(a.Target, b.Target) })
 	return out
 }

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/solo-os/solo/sandbox/elfdeps"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps"
 )
 
 func resolveFile(t *testing.T, program, at string, host elfdeps.Host) (elfdeps.Closure, error) {

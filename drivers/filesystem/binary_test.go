@@ -1,4 +1,4 @@
-package library
+package filesystem
 
 import (
 	"bytes"
@@ -13,11 +13,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/solo-os/solo/kernel/control"
-	"github.com/solo-os/solo/kernel/manifest"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps/elftest"
 	solov1 "github.com/solo-os/solo/proto/solo/v1"
-	"github.com/solo-os/solo/sandbox/elfdeps"
-	"github.com/solo-os/solo/sandbox/elfdeps/elftest"
 )
 
 // TestHostPrograms compares real programs with what elfdeps and the file say.
@@ -35,14 +33,14 @@ func TestHostPrograms(t *testing.T) {
 			must(t, err)
 			closure, err := elfdeps.Resolve(bytes.NewReader(b), real, elfdeps.Host{})
 			must(t, err)
-			want := manifest.Code{
+			want := Code{
 				Runtime: "binary", Digest: digestOf(b), Program: real, Argv: []string{filepath.Base(asked), "$ARGS"}, Profile: "default",
-				Mounts: []manifest.Mount{{Source: real, Target: real}},
+				Mounts: []Mount{{Source: real, Target: real}},
 			}
 			for _, f := range closure.Files {
-				want.Mounts = append(want.Mounts, manifest.Mount{Source: f.Source, Target: f.Target})
+				want.Mounts = append(want.Mounts, Mount{Source: f.Source, Target: f.Target})
 			}
-			slices.SortFunc(want.Mounts, func(a, b manifest.Mount) int { return bytes.Compare([]byte(a.Target), []byte(b.Target)) })
+			slices.SortFunc(want.Mounts, func(a, b Mount) int { return bytes.Compare([]byte(a.Target), []byte(b.Target)) })
 			if diff := cmp.Diff(want, resolved(t, l, hostPath(asked))); diff != "" {
 				t.Errorf("code (-want +got):\n%s", diff)
 			}
@@ -71,9 +69,9 @@ func TestClosedPlace(t *testing.T) {
 		t.Skipf("%s is not below /tmp", dir)
 	}
 	p := write(t, dir+"/sub/tool", static, 0o555)
-	want := manifest.Code{
+	want := Code{
 		Runtime: "binary", Digest: digestOf(static), Program: "/app/tool", Argv: []string{"tool", "$ARGS"}, Profile: "default",
-		Mounts: []manifest.Mount{{Source: p, Target: "/app/tool"}},
+		Mounts: []Mount{{Source: p, Target: "/app/tool"}},
 	}
 	if diff := cmp.Diff(want, resolved(t, library(t, dir), hostPath(p))); diff != "" {
 		t.Errorf("code (-want +got):\n%s", diff)
@@ -110,9 +108,9 @@ func TestUploadedPrograms(t *testing.T) {
 		{"artifact with a source's suffix", artifact(fixed, "app.py"), "/app/app.py"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			want := manifest.Code{
-				Runtime: "binary", Digest: fixed, Program: tt.program, Argv: []string{filepath.Base(tt.program), "$ARGS"}, Profile: "default",
-				Mounts: []manifest.Mount{{Source: l.ArtifactPath(fixed), Target: tt.program}},
+			want := Code{
+				Runtime: "binary", Program: tt.program, Argv: []string{filepath.Base(tt.program), "$ARGS"}, Profile: "default",
+				Mounts: []Mount{{Target: tt.program, Artifact: true}},
 			}
 			if diff := cmp.Diff(want, resolved(t, l, tt.m)); diff != "" {
 				t.Errorf("code (-want +got):\n%s", diff)
@@ -123,10 +121,10 @@ func TestUploadedPrograms(t *testing.T) {
 	must(t, err)
 	dynamic := resolved(t, l, uploaded(put(t, l, b)))
 	host := resolved(t, l, hostPath("/bin/sleep"))
-	without := func(c manifest.Code) []manifest.Mount {
-		return slices.DeleteFunc(c.Mounts, func(m manifest.Mount) bool { return m.Target == c.Program })
+	without := func(c Code) []Mount {
+		return slices.DeleteFunc(c.Mounts, func(m Mount) bool { return m.Target == c.Program })
 	}
-	if diff := cmp.Diff(without(host), without(dynamic)); diff != "" || dynamic.Digest != host.Digest {
+	if diff := cmp.Diff(without(host), without(dynamic)); diff != "" {
 		t.Errorf("libraries of the host's (-) and the uploaded (+) program:\n%s", diff)
 	}
 }
@@ -162,50 +160,11 @@ func TestRefusedUploads(t *testing.T) {
 	}
 }
 
-// TestMissingArtifacts names the field of each.
-func TestMissingArtifacts(t *testing.T) {
-	l := library(t)
-	have, absent := put(t, l, static), digestOf([]byte("absent"))
-	withFiles := func(m *solov1.DeployRequest, digests ...string) *solov1.DeployRequest {
-		for _, d := range digests {
-			m.Files = append(m.Files, &solov1.File{Artifact: d})
-		}
-		return m
-	}
-	for _, tt := range []struct {
-		name   string
-		m      *solov1.DeployRequest
-		fields []string
-	}{
-		{"binary", uploaded(absent), []string{"binary.artifact"}},
-		{"source", sourceOf(absent, "a.py", "python"), []string{"source.artifact"}},
-		{"artifact", artifact(absent, "a.py"), []string{"artifact.digest"}},
-		{"no digest", uploaded("sha256:../../../etc/passwd"), []string{"binary.artifact"}},
-		{"files", withFiles(uploaded(have), have, absent, "", have, absent), []string{"files[1].artifact", "files[4].artifact"}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			_, err := l.Resolve(tt.m)
-			var e *control.Error
-			if !errors.As(err, &e) || e.Code != control.NotFound || e.Reason != "ARTIFACT_NOT_FOUND" {
-				t.Fatalf("got %v", err)
-			}
-			var fields []string
-			for _, v := range e.Violations {
-				fields = append(fields, v.Field)
-			}
-			if diff := cmp.Diff(tt.fields, fields); diff != "" {
-				t.Errorf("fields (-want +got):\n%s", diff)
-			}
-		})
-	}
-	must(t, func() error { _, err := l.Resolve(withFiles(uploaded(have), have)); return err }())
-}
-
 func TestNoCode(t *testing.T) {
 	for _, m := range []*solov1.DeployRequest{{}, {Code: &solov1.DeployRequest_Bytecode{Bytecode: &solov1.Bytecode{}}}} {
 		_, err := library(t).Resolve(m)
-		var e *control.Error
-		if !errors.As(err, &e) || e.Code != control.InvalidArgument || len(e.Violations) != 1 || e.Violations[0].Field != "code" {
+		var e *Error
+		if !errors.As(err, &e) || e.Code != invalidArgument || len(e.Violations) != 1 || e.Violations[0].Field != "code" {
 			t.Errorf("got %v", err)
 		}
 	}

@@ -1,4 +1,4 @@
-package library
+package filesystem
 
 import (
 	"os"
@@ -9,9 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
-	"github.com/solo-os/solo/kernel/manifest"
-	"github.com/solo-os/solo/sandbox/elfdeps"
+	"github.com/solo-os/solo/drivers/filesystem/elfdeps"
 )
+
+// here is this host.
+var here = tree{root: "/"}
 
 func TestExpand(t *testing.T) {
 	dir := place(t)
@@ -23,39 +25,39 @@ func TestExpand(t *testing.T) {
 	must(t, os.Symlink("gone", dir+"/tool-gone"))
 	must(t, os.Symlink("tool-loop", dir+"/tool-loop"))
 	must(t, unix.Mkfifo(dir+"/tool-pipe", 0o666))
-	file := func(source, target string) manifest.Mount {
-		return manifest.Mount{Source: dir + source, Target: dir + target}
+	file := func(source, target string) Mount {
+		return Mount{Source: dir + source, Target: dir + target}
 	}
-	folder := func(source, target string) manifest.Mount {
-		return manifest.Mount{Source: dir + source, Target: dir + target, Directory: true}
+	folder := func(source, target string) Mount {
+		return Mount{Source: dir + source, Target: dir + target, Directory: true}
 	}
 	for _, tt := range []struct {
 		pattern string
-		want    []manifest.Mount
+		want    []Mount
 	}{
-		{"/tool", []manifest.Mount{file("/tool", "/tool")}},
-		{"/real", []manifest.Mount{folder("/real", "/real")}},
+		{"/tool", []Mount{file("/tool", "/tool")}},
+		{"/real", []Mount{folder("/real", "/real")}},
 		{"/none", nil},
 		{"/none/*", nil},
 		{"/none*", nil},
-		{"/lib3*", []manifest.Mount{folder("/lib3.1", "/lib3.1"), folder("/lib3.2", "/lib3.2")}},
-		{"/lib*", []manifest.Mount{folder("/lib2", "/lib2"), folder("/lib3.1", "/lib3.1"), folder("/lib3.2", "/lib3.2"), file("/libc", "/libc")}},
-		{"/lib*1", []manifest.Mount{folder("/lib3.1", "/lib3.1")}},
-		{"/real/*", []manifest.Mount{file("/real/deep", "/real/deep")}},
-		{"/way", []manifest.Mount{folder("/real", "/real"), folder("/real", "/way")}},
-		{"/way/*", []manifest.Mount{file("/real/deep", "/real/deep"), file("/real/deep", "/way/deep")}},
-		{"/tool-link", []manifest.Mount{file("/real/deep", "/real/deep"), file("/real/deep", "/tool-link")}},
+		{"/lib3*", []Mount{folder("/lib3.1", "/lib3.1"), folder("/lib3.2", "/lib3.2")}},
+		{"/lib*", []Mount{folder("/lib2", "/lib2"), folder("/lib3.1", "/lib3.1"), folder("/lib3.2", "/lib3.2"), file("/libc", "/libc")}},
+		{"/lib*1", []Mount{folder("/lib3.1", "/lib3.1")}},
+		{"/real/*", []Mount{file("/real/deep", "/real/deep")}},
+		{"/way", []Mount{folder("/real", "/real"), folder("/real", "/way")}},
+		{"/way/*", []Mount{file("/real/deep", "/real/deep"), file("/real/deep", "/way/deep")}},
+		{"/tool-link", []Mount{file("/real/deep", "/real/deep"), file("/real/deep", "/tool-link")}},
 		{"/tool-gone", nil},
 		{"/tool-pipe", nil},
 		{"/tool*l", nil},
 	} {
-		got, err := expand(dir + tt.pattern)
+		got, err := here.expand(dir + tt.pattern)
 		must(t, err)
 		if diff := cmp.Diff(tt.want, got, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.pattern, diff)
 		}
 	}
-	if _, err := expand(dir + "/tool-loop"); err == nil {
+	if _, err := here.expand(dir + "/tool-loop"); err == nil {
 		t.Error("a loop of links is nothing")
 	}
 }
@@ -77,7 +79,7 @@ func TestLibrariesOfOtherLinks(t *testing.T) {
 		Files: []elfdeps.Mount{{Target: "/lib64/ld.so", Source: "/lib64/ld.so"}, {Target: "/srv/opt/a.so", Source: "/srv/opt/a.so.1"}},
 		Links: []elfdeps.Link{{Path: "/lib64", Target: "usr/lib64"}, {Path: "/opt", Target: "srv/opt"}},
 	})
-	want := []manifest.Mount{
+	want := []Mount{
 		{Source: "/lib64/ld.so", Target: "/usr/lib64/ld.so"}, {Source: "/srv/opt/a.so.1", Target: "/srv/opt/a.so"}, {Source: "/srv/opt/a.so.1", Target: "/opt/a.so"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -88,8 +90,8 @@ func TestLibrariesOfOtherLinks(t *testing.T) {
 // TestUniqueProperty: sorted, each target once, the first of each, whatever the order
 // of the rest.
 func TestUniqueProperty(t *testing.T) {
-	mount := rapid.Custom(func(t *rapid.T) manifest.Mount {
-		return manifest.Mount{Source: rapid.SampledFrom([]string{"/1", "/2"}).Draw(t, "source"), Target: rapid.SampledFrom([]string{"/a", "/b", "/c"}).Draw(t, "target")}
+	mount := rapid.Custom(func(t *rapid.T) Mount {
+		return Mount{Source: rapid.SampledFrom([]string{"/1", "/2"}).Draw(t, "source"), Target: rapid.SampledFrom([]string{"/a", "/b", "/c"}).Draw(t, "target")}
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		in := rapid.SliceOf(mount).Draw(t, "mounts")
@@ -99,7 +101,7 @@ func TestUniqueProperty(t *testing.T) {
 				t.Fatalf("not sorted: %v", out)
 			}
 		}
-		first := map[string]manifest.Mount{}
+		first := map[string]Mount{}
 		for _, m := range in {
 			if _, ok := first[m.Target]; !ok {
 				first[m.Target] = m
