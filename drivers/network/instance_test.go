@@ -53,7 +53,8 @@ func instances(t *testing.T, names ...string) (sandboxes []*sandbox, listeners [
 // TestInstancesInTurn spreads clients over three instances, then over what is left.
 func TestInstancesInTurn(t *testing.T) {
 	in, listeners, to := instances(t, "a", "b", "c")
-	h := start(t, Limits{})
+	// A client waits for sockets only, never for an instance that refuses.
+	h := start(t, Limits{SocketWait: time.Hour})
 	address := h.publish(to)
 	for i, name := range []string{"a", "b", "c"} {
 		h.join(name, in[i])
