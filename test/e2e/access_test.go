@@ -45,6 +45,7 @@ func (x *tester) as(token string, tcp bool) *client.Client {
 // TestTokens: no token and forged ones are refused alike by every operation, on
 // both ways in.
 func TestTokens(t *testing.T) {
+	hostOnly(t)
 	x := shared(t)
 	name := x.deploy(x.victim("sleep 1h"))
 	secret := x.secret()
@@ -114,6 +115,7 @@ func TestTokens(t *testing.T) {
 
 // TestCtlDenied: solo-ctl ends with 3 and says so in JSON too.
 func TestCtlDenied(t *testing.T) {
+	hostOnly(t)
 	x := shared(t)
 	empty := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(empty, []byte("solo_forged\n"), 0o600); err != nil {

@@ -158,9 +158,9 @@ files: [{path: /etc/hello.conf, from: hello.conf, mode: "0444"}]
 env: {GREETING: hi}
 restart: transient
 resources: {max_memory_bytes: 134217728, max_processes: 16, cpu_shares: 512, startup_timeout_ms: 60000}
-ready: {exec: [/usr/bin/test, -e, /tmp/ready]}
+ready: {exec: [/usr/bin/cat, /tmp/ready]}
 `, name),
-		"app.sh":     "echo $GREETING $1; cat /etc/hello.conf; touch /tmp/ready; exec sleep 1000",
+		"app.sh":     "echo $GREETING $1; cat /etc/hello.conf; : >/tmp/ready; exec sleep 1000",
 		"hello.conf": "the configuration\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
@@ -339,6 +339,7 @@ func TestPlan(t *testing.T) {
 
 // TestListPages reads a list in pages.
 func TestListPages(t *testing.T) {
+	hostOnly(t)
 	x := shared(t)
 	prefix := x.name()
 	var want []string

@@ -212,6 +212,7 @@ func TestSystemServicesComeBack(t *testing.T) {
 
 // TestLauncherComesBack: with the launcher no service ends, and the next one works.
 func TestLauncherComesBack(t *testing.T) {
+	hostOnly(t)
 	x := own(t, options{})
 	x.boot()
 	name := x.deploy(x.victim("sleep 1h"))

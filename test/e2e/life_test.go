@@ -175,6 +175,7 @@ func (x *tester) onlyLiving() {
 
 // TestCrashOfSolod: with solod its whole tree ends, and the next one starts clean.
 func TestCrashOfSolod(t *testing.T) {
+	hostOnly(t)
 	x := own(t, options{})
 	x.boot()
 	listen := x.population()
@@ -203,6 +204,7 @@ func TestShutdownCall(t *testing.T) {
 // TestStopIsBounded: a service that ignores SIGTERM does not hold the stop beyond its
 // own grace.
 func TestStopIsBounded(t *testing.T) {
+	hostOnly(t)
 	x := own(t, options{})
 	x.boot()
 	req := x.victim("stubborn , fork 3 , sleep 1h")
@@ -214,6 +216,7 @@ func TestStopIsBounded(t *testing.T) {
 
 // TestTwoSideBySide: two solods share a host and nothing else.
 func TestTwoSideBySide(t *testing.T) {
+	hostOnly(t)
 	one := own(t, options{})
 	one.boot()
 	two := own(t, options{tcp: true})
@@ -243,6 +246,7 @@ func TestTwoSideBySide(t *testing.T) {
 
 // TestStateIsLocked: a second solod on the same state says so and harms nothing.
 func TestStateIsLocked(t *testing.T) {
+	hostOnly(t)
 	x := shared(t)
 	name := x.deploy(x.victim("sleep 1h"))
 	out := x.program(nil, "", filepath.Join(x.bin, "solod"), "--state-dir", x.state, "--run-dir", filepath.Join(x.dir, "other"), "--listen", "")
@@ -257,6 +261,7 @@ func TestStateIsLocked(t *testing.T) {
 
 // TestNotify: solod tells a systemd that started it that it is ready and stopping.
 func TestWrongUsage(t *testing.T) {
+	hostOnly(t)
 	x := own(t, options{config: "no_such_field: 1\n"})
 	cmd := exec.Command(filepath.Join(x.bin, "solod"), "--state-dir", x.state, "--run-dir", x.run, "--config", x.config())
 	out, err := cmd.CombinedOutput()

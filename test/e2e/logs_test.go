@@ -88,6 +88,7 @@ func TestLogLongLines(t *testing.T) {
 
 // TestLogCap: what is kept is bounded; the newest lines are.
 func TestLogCap(t *testing.T) {
+	hostOnly(t)
 	x := shared(t)
 	const lines = 4 * maxLogs / 100
 	req := x.victim(fmt.Sprintf("log %d , print done , sleep 1h", lines))
@@ -125,6 +126,7 @@ func TestLogCap(t *testing.T) {
 
 // TestLogRate: what comes faster than log_rate is dropped, and that is said.
 func TestLogRate(t *testing.T) {
+	hostOnly(t)
 	x := shared(t)
 	req := x.victim("log 2000 , sleep 1h")
 	req.Resources = &solov1.Resources{LogRate: 10 << 10}

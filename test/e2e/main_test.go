@@ -53,7 +53,7 @@ func openPoller() error {
 }
 
 // settle is how long endings may take: the last reap, a group that is removed again.
-const settle = 10 * time.Second
+var settle = patience / 2
 
 // left waits for what came since before to go, and lists what did not. With shared
 // set it passes over what may be another solod's: only groups and mounts tell whose
@@ -142,6 +142,15 @@ func own(t *testing.T, o options) *tester {
 		s.discard()
 	})
 	return newTester(t, s)
+}
+
+// hostOnly marks a test that is not repeated in the VM: what it is about depends
+// neither on the version of cgroups nor on that of Linux, and time is short there.
+func hostOnly(t *testing.T) {
+	t.Helper()
+	if testenv.VM() {
+		t.Skip("is run on the host only")
+	}
 }
 
 // times is a count of repetitions: n here, fewer where everything is slow.

@@ -69,6 +69,7 @@ http.server.HTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
 
 // TestPort publishes a port of an unmodified program.
 func TestPort(t *testing.T) {
+	hostOnly(t)
 	testenv.Require(t, testenv.Python)
 	x := shared(t)
 	listen := x.address()
@@ -197,6 +198,7 @@ func TestTwoPorts(t *testing.T) {
 
 // TestBigTransfers: the relay passes a lot of data unchanged, both ways.
 func TestBigTransfers(t *testing.T) {
+	hostOnly(t)
 	testenv.Require(t, testenv.Python)
 	x := shared(t)
 	listen := x.address()

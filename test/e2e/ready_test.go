@@ -42,9 +42,9 @@ func TestReadiness(t *testing.T) {
 		{"http", x.victim("listen 9003 , sleep 1h"), httpReady(9003, "/"), ""},
 		{"http late", x.victim("sleep 200ms , listen 9003 , sleep 1h"), httpReady(9003, "/"), ""},
 		{"http unwell", x.victim("listen 9003 , sleep 1h"), httpReady(9003, "/503"), never},
-		{"exec", script("touch /tmp/there; exec sleep 1000"), execReady("/usr/bin/test", "-e", "/tmp/there"), ""},
-		{"exec late", script("sleep 0.2; touch /tmp/there; exec sleep 1000"), execReady("/usr/bin/test", "-e", "/tmp/there"), ""},
-		{"exec never", script("exec sleep 1000"), execReady("/usr/bin/test", "-e", "/tmp/there"), never},
+		{"exec", script("echo >/tmp/there; exec sleep 1000"), execReady("/usr/bin/cat", "/tmp/there"), ""},
+		{"exec late", script("sleep 0.2; echo >/tmp/there; exec sleep 1000"), execReady("/usr/bin/cat", "/tmp/there"), ""},
+		{"exec never", script("exec sleep 1000"), execReady("/usr/bin/cat", "/tmp/there"), never},
 		{"exec hangs", script("exec sleep 1000"), execReady("/usr/bin/sleep", "1000"), never},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -58,7 +58,7 @@ func TestReadiness(t *testing.T) {
 				}
 				return
 			}
-			req.Resources = &solov1.Resources{StartupTimeoutMs: uint32(testenv.Scale(500 * time.Millisecond).Milliseconds())}
+			req.Resources = &solov1.Resources{StartupTimeoutMs: 500}
 			r, err := x.try(req)
 			if err != nil {
 				t.Fatal(err)

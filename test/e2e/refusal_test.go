@@ -167,6 +167,7 @@ func TestRefusedPrograms(t *testing.T) {
 
 // TestRefusedManifests: what a manifest must not say.
 func TestRefusedManifests(t *testing.T) {
+	hostOnly(t)
 	x := shared(t)
 	with := func(change func(*solov1.DeployRequest)) *solov1.DeployRequest {
 		req := x.victim("sleep 1h")
@@ -215,6 +216,7 @@ func TestRefusedManifests(t *testing.T) {
 
 // TestRefusedYAML: solo-ctl says which field of a manifest is unknown or wrong.
 func TestRefusedYAML(t *testing.T) {
+	hostOnly(t)
 	x := shared(t)
 	for name, test := range map[string]struct{ text, says string }{
 		"unknown field": {"name: x\nbinary: {path: /usr/bin/sleep}\nreplica: 2\n", "replica"},
@@ -251,6 +253,7 @@ func TestDuplicateName(t *testing.T) {
 
 // TestUploadLimit: an upload over the limit is refused, one at the limit taken.
 func TestUploadLimit(t *testing.T) {
+	hostOnly(t)
 	x := shared(t)
 	x.upload(make([]byte, maxUpload))
 	_, err := x.client.Upload(x.ctx(), bytes.NewReader(make([]byte, maxUpload+1)))
@@ -265,6 +268,7 @@ func (junk) Marshal(any) ([]byte, error) { return []byte{0xff, 0xff, 0xff}, nil 
 func (junk) Unmarshal([]byte, any) error { return nil }
 
 func TestMalformedBody(t *testing.T) {
+	hostOnly(t)
 	x := shared(t)
 	conn, err := grpc.NewClient(x.addr(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodec(junk{})))
@@ -283,6 +287,7 @@ func TestMalformedBody(t *testing.T) {
 
 // TestLater: two operations come with their issues.
 func TestLater(t *testing.T) {
+	hostOnly(t)
 	x := shared(t)
 	_, err := x.client.Solo.GrantCapability(x.ctx(), &solov1.GrantCapabilityRequest{Scope: "team-a/"})
 	if status.Code(err) != codes.Unimplemented {

@@ -78,6 +78,7 @@ func TestRestartIntensity(t *testing.T) {
 
 // TestRestartTypes: OTP's three, each after a normal and an abnormal end.
 func TestRestartTypes(t *testing.T) {
+	hostOnly(t)
 	x := shared(t)
 	for _, test := range []struct {
 		restart, acts string
@@ -106,6 +107,7 @@ func TestRestartTypes(t *testing.T) {
 
 // TestKillWhileWaiting: kill cancels a restart that waits for its time.
 func TestKillWhileWaiting(t *testing.T) {
+	hostOnly(t)
 	x := shared(t)
 	req := x.victim("exit 1")
 	if _, err := x.try(req); err != nil {

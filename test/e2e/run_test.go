@@ -140,7 +140,7 @@ func TestRunTimeLimit(t *testing.T) {
 	start := x.unnamed(x.victim("print before , sleep 1h"))
 	start.TimeoutMs = 500
 	if testenv.VM() {
-		start.TimeoutMs = 5000
+		start.TimeoutMs = 3000
 	}
 	got, err := x.once(x.ctx(), start, "")
 	if err != nil {
@@ -183,6 +183,7 @@ func TestRunCancelled(t *testing.T) {
 
 // TestRunRefused: what a run must not ask for.
 func TestRunRefused(t *testing.T) {
+	hostOnly(t)
 	x := shared(t)
 	for field, change := range map[string]func(*solov1.DeployRequest){
 		"restart":    func(r *solov1.DeployRequest) { r.Restart = "permanent" },
@@ -202,6 +203,7 @@ func TestRunRefused(t *testing.T) {
 
 // TestCtlRun is the command line of it.
 func TestCtlRun(t *testing.T) {
+	hostOnly(t)
 	x := shared(t)
 	file := filepath.Join(t.TempDir(), "upper.sh")
 	if err := os.WriteFile(file, []byte("tr a-z A-Z; echo done >&2; exit $1\n"), 0o644); err != nil {

@@ -20,8 +20,9 @@ import (
 	"github.com/solo-os/solo/test/testenv"
 )
 
-// patience bounds waits for what must happen; it is for hangs only.
-const patience = 20 * time.Second
+// patience bounds waits for what must happen, before testenv.Scale; it is for hangs
+// only. The VM's time is short in all.
+var patience = map[bool]time.Duration{false: 20 * time.Second, true: 4 * time.Second}[testenv.VM()]
 
 type options struct {
 	// tcp also listens on TCP, with certificates.
