@@ -979,7 +979,7 @@ type Resources struct {
 	// Thousandths of one CPU; 0 is no quota; 10 to 1,024,000. Not before the service is
 	// ready.
 	CpuQuotaMillis uint32 `protobuf:"varint,4,opt,name=cpu_quota_millis,json=cpuQuotaMillis,proto3" json:"cpu_quota_millis,omitempty"`
-	// Default 1024, 16 to 20,000.
+	// Default 1024, 16 to 20,000, and no more than solod was started with.
 	MaxOpenFiles uint32 `protobuf:"varint,5,opt,name=max_open_files,json=maxOpenFiles,proto3" json:"max_open_files,omitempty"`
 	// Size of /tmp and of /dev/shm, default 64 MiB each, 64 KiB to 64 GiB.
 	MaxTmpBytes uint64 `protobuf:"varint,6,opt,name=max_tmp_bytes,json=maxTmpBytes,proto3" json:"max_tmp_bytes,omitempty"`
