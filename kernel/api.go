@@ -3,10 +3,12 @@ package kernel
 import (
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/solo-os/solo/ipc"
 	"github.com/solo-os/solo/kernel/control"
+	"github.com/solo-os/solo/kernel/manifest"
 	controlv1 "github.com/solo-os/solo/proto/solo/control/v1"
 )
 
@@ -142,7 +144,21 @@ func (a *api) request(req *controlv1.Request, files ipc.Files) error {
 		r.refuse(errShuttingDown())
 		return nil
 	}
+	if field, found := ipc.UnknownField(req); found {
+		files.Close()
+		r.refuse(control.Invalid([]manifest.Violation{{Field: fieldOf(field), Description: "is unknown to this version of Solo"}}))
+		return nil
+	}
 	return a.dispatch(r, req, files)
+}
+
+// fieldOf is a field of the control protocol as the client knows it.
+func fieldOf(field string) string {
+	if _, inner, ok := strings.Cut(field, "request."); ok {
+		return inner // deploy.request.resources.17
+	}
+	_, inner, _ := strings.Cut(field, ".") // status.17
+	return inner
 }
 
 // dispatch owns files. Every operation of control.Identify has its case here.

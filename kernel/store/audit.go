@@ -23,19 +23,34 @@ type Entry struct {
 	Detail [][2]string
 }
 
+// maxLine bounds a record's line: it travels in one message of 64 KiB.
+const maxLine = 32 << 10
+
 // line is the JSON object of a record: one line, fields in a fixed order. The kernel
-// links no JSON package; this is all it writes.
+// links no JSON package; this is all it writes. Values are cut shorter, and details
+// left out, where the line would be too long.
 func (e Entry) line(number uint64, at time.Time, prev []byte) []byte {
+	b := e.encode(number, at, prev, maxValue)
+	if len(b) > maxLine {
+		b = e.encode(number, at, prev, maxValue/16)
+	}
+	for ; len(b) > maxLine; b = e.encode(number, at, prev, maxValue/16) {
+		e.Detail = e.Detail[:len(e.Detail)/2]
+	}
+	return b
+}
+
+func (e Entry) encode(number uint64, at time.Time, prev []byte, limit int) []byte {
 	b := make([]byte, 0, 256)
 	b = append(b, `{"number":`...)
 	b = strconv.AppendUint(b, number, 10)
 	b = append(b, `,"time":`...)
-	b = quote(b, at.UTC().Format(time.RFC3339Nano))
+	b = quote(b, at.UTC().Format(time.RFC3339Nano), limit)
 	for _, kv := range [][2]string{{"op", e.Operation}, {"actor", e.Actor}, {"object", e.Object}, {"result", e.Result}} {
 		b = append(b, ',')
-		b = quote(b, kv[0])
+		b = quote(b, kv[0], limit)
 		b = append(b, ':')
-		b = quote(b, kv[1])
+		b = quote(b, kv[1], limit)
 	}
 	if len(e.Detail) > 0 {
 		b = append(b, `,"detail":{`...)
@@ -43,9 +58,9 @@ func (e Entry) line(number uint64, at time.Time, prev []byte) []byte {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = quote(b, kv[0])
+			b = quote(b, kv[0], limit)
 			b = append(b, ':')
-			b = quote(b, kv[1])
+			b = quote(b, kv[1], limit)
 		}
 		b = append(b, '}')
 	}
@@ -66,11 +81,11 @@ func chain(prev, line []byte) []byte {
 const maxValue = 4096
 
 // quote appends s as a JSON string (RFC 8259); invalid UTF-8 becomes U+FFFD, and
-// what is over maxValue bytes is cut before the character that crosses it.
-func quote(b []byte, s string) []byte {
-	if len(s) > maxValue {
-		n := maxValue
-		for n > maxValue-utf8.UTFMax && !utf8.RuneStart(s[n]) {
+// what is over limit bytes is cut before the character that crosses it.
+func quote(b []byte, s string, limit int) []byte {
+	if len(s) > limit {
+		n := limit
+		for n > limit-utf8.UTFMax && !utf8.RuneStart(s[n]) {
 			n--
 		}
 		s = s[:n]

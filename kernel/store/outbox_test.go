@@ -294,14 +294,20 @@ func FuzzLine(f *testing.F) {
 	f.Add("deploy", "0a1b", "team-a/x", "ok", "name", "value")
 	f.Add("", "", "", "", "", "")
 	f.Add("\"\\/\b\f\n\r\t\x00\x1f\x7f", "\xff\xfe", "\u2028\u2029", "\U0010ffff", "\xed\xa0\x80", "{}[],:")
+	f.Add(strings.Repeat("\x01", maxValue), strings.Repeat("\x02", maxValue), "", "", "", strings.Repeat("\x00", maxValue))
 	f.Add("a", strings.Repeat("ä", maxValue), strings.Repeat("€", maxValue), strings.Repeat("\x80", maxValue), "b", strings.Repeat("x", maxValue+1))
 	f.Fuzz(func(t *testing.T, op, actor, object, result, name, value string) {
 		e := Entry{Operation: op, Actor: actor, Object: object, Result: result, Detail: [][2]string{{name, value}}}
 		prev := sha256.Sum256([]byte(op))
 		line := e.line(7, clock(), prev[:])
-		if strings.ContainsAny(string(line), "\n\r") || !utf8.Valid(line) || !json.Valid(line) {
-			t.Fatalf("not a line of JSON: %q", line)
+		if strings.ContainsAny(string(line), "\n\r") || !utf8.Valid(line) || !json.Valid(line) || len(line) > maxLine {
+			t.Fatalf("not a line of JSON, or a line of %d bytes: %q", len(line), line)
 		}
+		limit := maxValue
+		if len(e.encode(7, clock(), prev[:], maxValue)) > maxLine {
+			limit = maxValue / 16
+		}
+		text := func(s string) string { return text(s, limit) }
 		var got logLine
 		dec := json.NewDecoder(strings.NewReader(string(line)))
 		dec.DisallowUnknownFields()
@@ -314,13 +320,24 @@ func FuzzLine(f *testing.F) {
 	})
 }
 
+// TestLineIsBounded: details that would make the line too long are left out.
+func TestLineIsBounded(t *testing.T) {
+	e := Entry{Operation: "deploy"}
+	for range 1000 {
+		e.Detail = append(e.Detail, [2]string{"name", strings.Repeat("\x01", 2*maxValue)})
+	}
+	if line := e.line(1, clock(), make([]byte, 32)); len(line) > maxLine || !json.Valid(line) {
+		t.Errorf("a line of %d bytes, valid %v", len(line), json.Valid(line))
+	}
+}
+
 // text is what a JSON reader gets of a value, said in another way than quote: whole
-// characters up to maxValue bytes, each invalid byte as U+FFFD.
-func text(s string) string {
+// characters up to limit bytes, each invalid byte as U+FFFD.
+func text(s string, limit int) string {
 	var out []rune
 	for at, r := range s {
 		_, n := utf8.DecodeRuneInString(s[at:])
-		if at+n > maxValue {
+		if at+n > limit {
 			break
 		}
 		out = append(out, r)
