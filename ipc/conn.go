@@ -177,16 +177,33 @@ func (c *Conn) TrySend(m proto.Message, files ...*os.File) error {
 	return c.send(m, files, false)
 }
 
-func (c *Conn) send(m proto.Message, files []*os.File, wait bool) error {
+// ErrTooLong is what Encode answers for a message over MaxMessage.
+var ErrTooLong = errors.New("message is too long")
+
+// Encode makes the record of a message, for SendRecord.
+func Encode(m proto.Message) ([]byte, error) {
 	data, err := proto.Marshal(m)
+	name := m.ProtoReflect().Descriptor().Name()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("encode %s: %w", name, err)
+	case len(data) > MaxMessage:
+		return nil, fmt.Errorf("encode %s: %w: %d bytes are over the limit of %d", name, ErrTooLong, len(data), MaxMessage)
+	case len(data) == 0:
+		return nil, fmt.Errorf("encode %s: message is empty", name)
+	}
+	return data, nil
+}
+
+// SendRecord is Send of a message that Encode has encoded.
+func (c *Conn) SendRecord(record []byte, files ...*os.File) error {
+	return c.write(record, files, true)
+}
+
+func (c *Conn) send(m proto.Message, files []*os.File, wait bool) error {
+	data, err := Encode(m)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().Name(), err)
-	}
-	if len(data) > MaxMessage {
-		return fmt.Errorf("encode %s: %d bytes are over the limit of %d", m.ProtoReflect().Descriptor().Name(), len(data), MaxMessage)
-	}
-	if len(data) == 0 {
-		return fmt.Errorf("encode %s: message is empty", m.ProtoReflect().Descriptor().Name())
+		return err
 	}
 	return c.write(data, files, wait)
 }
@@ -311,6 +328,9 @@ func (c *Conn) read() ([]byte, Files, Cred, error) {
 	files, cred, perr := own(c.oob[:oobn])
 	switch {
 	case perr != nil:
+	case flags&unix.MSG_CTRUNC != 0 && c.exhausted():
+		files.Close()
+		return nil, nil, cred, fmt.Errorf("receive descriptors: %w", unix.EMFILE)
 	case flags&unix.MSG_CTRUNC != 0:
 		perr = &ProtocolError{What: "control message truncated"}
 	case flags&unix.MSG_TRUNC != 0:
@@ -326,6 +346,18 @@ func (c *Conn) read() ([]byte, Files, Cred, error) {
 		return nil, nil, cred, io.EOF
 	}
 	return c.buf[:n], files, cred, nil
+}
+
+// exhausted says whether this process has no descriptor left: then it was not the peer
+// that cut its descriptors off (unix(7), MSG_CTRUNC).
+func (c *Conn) exhausted() (none bool) {
+	_ = c.raw.Control(func(fd uintptr) {
+		dup, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+		if none = err != nil; !none {
+			_ = unix.Close(dup)
+		}
+	})
+	return none
 }
 
 // own turns a control buffer into owned files, all of them, before anything is

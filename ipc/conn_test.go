@@ -98,7 +98,7 @@ func TestSendRefuses(t *testing.T) {
 		files   []*os.File
 		want    string
 	}{
-		{"over-long", sized(t, ipc.MaxMessage+1), nil, "encode FromService: 65537 bytes are over the limit of 65536"},
+		{"over-long", sized(t, ipc.MaxMessage+1), nil, "encode FromService: message is too long: 65537 bytes are over the limit of 65536"},
 		{"empty", &controlv1.FromService{}, nil, "encode FromService: message is empty"},
 		{"too many descriptors", request(1), nulls(t, ipc.MaxFiles+1), "send: 254 descriptors are over the limit of 253"},
 		{"closed descriptor", request(1), append(nulls(t, 2), closed...), "send descriptor: use of closed file"},

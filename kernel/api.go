@@ -1,8 +1,11 @@
 package kernel
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +26,8 @@ type api struct {
 	// made.
 	answered  map[string]*controlv1.RequestRecord
 	following map[string][]func()
+	// order are the ids of answered, oldest first.
+	order []string
 }
 
 func newAPI(k *Kernel) *api {
@@ -42,11 +47,35 @@ type request struct {
 	over bool
 }
 
+// A request id is known for keepRequests, and the last maxRequests are.
+const (
+	keepRequests = 24 * time.Hour
+	maxRequests  = 10_000
+)
+
 // remember takes over what the store knows of request ids.
 func (a *api) remember(known map[string]*controlv1.RequestRecord) {
 	for id, r := range known {
 		a.answered[id] = r
+		a.order = append(a.order, id)
 	}
+	slices.SortFunc(a.order, func(x, y string) int {
+		return cmp.Compare(known[x].GetTimeUnixNano(), known[y].GetTimeUnixNano())
+	})
+}
+
+// forgotten takes the ids out that are too old, or too many.
+func (a *api) forgotten(now time.Time) (old []string) {
+	for len(a.order) > 0 {
+		id := a.order[0]
+		if len(a.order) < maxRequests && now.UnixNano()-a.answered[id].GetTimeUnixNano() < keepRequests.Nanoseconds() {
+			break
+		}
+		a.order = a.order[1:]
+		delete(a.answered, id)
+		old = append(old, id)
+	}
+	return old
 }
 
 // answer sends the response and ends the request, unless more follows. It takes
@@ -61,7 +90,12 @@ func (r *request) answer(resp *controlv1.Response, files ...*os.File) {
 		delete(r.k.api.open, r.id)
 	}
 	resp.Id = r.id
-	r.k.system.to(r.k.system.gateway, &controlv1.FromKernel{Item: &controlv1.FromKernel_Response{Response: resp}}, files...)
+	err := r.k.system.to(r.k.system.gateway, &controlv1.FromKernel{Item: &controlv1.FromKernel_Response{Response: resp}}, files...)
+	if errors.Is(err, ipc.ErrTooLong) {
+		// Much of an answer is what the client itself has said.
+		e := control.Errorf(control.ResourceExhausted, "ANSWER_TOO_LONG", "the answer to %s does not fit into %d bytes", r.op.Name, ipc.MaxMessage)
+		_ = r.k.system.to(r.k.system.gateway, &controlv1.FromKernel{Item: &controlv1.FromKernel_Response{Response: &controlv1.Response{Id: r.id, Error: e.Proto()}}})
+	}
 }
 
 // refuse answers with an error. That a change of state was refused is recorded.
@@ -229,6 +263,9 @@ func (r *request) own(name string) *service {
 		return nil
 	case s.oneshot != nil && r.op.Name != "kill":
 		r.refuse(control.Errorf(control.FailedPrecondition, "ONE_SHOT", "%s is a run: it can only be killed", s.name))
+		return nil
+	case !s.durable && s.oneshot == nil:
+		r.refuse(control.Errorf(control.FailedPrecondition, "BEING_DEPLOYED", "%s is being deployed; try again", s.name))
 		return nil
 	case s.deleting && r.op.Name != "kill":
 		r.refuse(control.Errorf(control.FailedPrecondition, "BEING_DELETED", "%s is being deleted", s.name))

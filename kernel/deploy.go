@@ -104,6 +104,10 @@ func beyondHost(m *solov1.DeployRequest) []manifest.Violation {
 // plan made.
 func (k *Kernel) admit(r *request, m *solov1.DeployRequest, c contents, then func(manifest.Plan)) {
 	name, id := m.GetName(), m.GetRequestId()
+	if r.over {
+		c.close() // the client has gone while it followed another
+		return
+	}
 	if follow, busy := k.api.following[id]; id != "" && busy {
 		// The same request is being answered: look again when it has been.
 		k.api.following[id] = append(follow, func() { k.admit(r, m, c, then) })
@@ -111,7 +115,7 @@ func (k *Kernel) admit(r *request, m *solov1.DeployRequest, c contents, then fun
 	}
 	_, repeated := k.api.answered[id]
 	if !m.GetValidateOnly() && !repeated {
-		if err := k.room(name); err != nil {
+		if err := k.room(m); err != nil {
 			c.close()
 			r.refuse(err)
 			return
@@ -162,20 +166,34 @@ func (a *api) settle(id string) {
 	}
 }
 
-// room says why a name cannot be deployed now.
-func (k *Kernel) room(name string) error {
+// maxBackends is how many instances behind published ports all services may have
+// together: each is some descriptors in the kernel and in solo-net.
+const maxBackends = 1000
+
+// room says why a manifest cannot be deployed now.
+func (k *Kernel) room(m *solov1.DeployRequest) error {
+	name := m.GetName()
 	if k.services[name] != nil || k.reserved[name] {
 		return control.Errorf(control.AlreadyExists, "NAME_TAKEN", "name: the service %q exists; choose another name, or delete it first", name).With("service", name)
 	}
-	n := len(k.reserved)
+	services, instances, backends := len(k.reserved)+1, manifest.Instances(m), manifest.Backends(m)
 	for _, s := range k.services {
 		if s.tier == tierUser {
-			n++
+			services++
+			instances += manifest.Instances(s.rec.GetManifest())
+			backends += manifest.Backends(s.rec.GetManifest())
 		}
 	}
-	if limit := k.maxServices(); n >= limit {
-		return control.Errorf(control.ResourceExhausted, "RESOURCE_EXHAUSTED", "%d services exist, which is the limit max_services", limit).
-			With("resource", "services").With("limit", strconv.Itoa(limit))
+	// A range of host ids for each instance, with some left for shells and ourselves.
+	ids := int(k.boot.GetIdRanges()) - k.shells.target - 2*len(k.system.list)
+	for _, l := range []struct {
+		resource    string
+		used, limit int
+	}{{"services", services, k.maxServices()}, {"ids", instances, ids}, {"backends", backends, maxBackends}} {
+		if l.used > l.limit {
+			return control.Errorf(control.ResourceExhausted, "RESOURCE_EXHAUSTED", "%s: %d would be in use, %d is the limit", l.resource, l.used, l.limit).
+				With("resource", l.resource).With("limit", strconv.Itoa(l.limit))
+		}
 	}
 	return nil
 }
@@ -254,6 +272,9 @@ func (k *Kernel) install(r *request, m *solov1.DeployRequest, plan manifest.Plan
 	}}
 	k.services[s.name] = s
 	k.ports.open(s, func(err error) {
+		if err == nil && k.ending.begun {
+			err = errShuttingDown()
+		}
 		if err != nil {
 			s.forget()
 			r.refuse(err)
@@ -265,9 +286,10 @@ func (k *Kernel) install(r *request, m *solov1.DeployRequest, plan manifest.Plan
 		}}}
 		if id := m.GetRequestId(); id != "" {
 			rec := &controlv1.RequestRecord{Digest: digestOf(m), TimeUnixNano: s.rec.GetDeployedAtUnixNano(), Response: &solov1.DeployResponse{
-				ServiceId: s.rec.GetServiceId(), Version: 1, State: stateStarting, Plan: s.plan.Proto(),
+				ServiceId: s.rec.GetServiceId(), Version: 1, State: stateStarting,
 			}}
 			change.PutRequest = &store.RequestChange{ID: id, Record: rec}
+			change.DeleteRequests = k.api.forgotten(time.Now())
 		}
 		k.record.commit(change, func(err error) {
 			if err != nil {
@@ -282,6 +304,7 @@ func (k *Kernel) install(r *request, m *solov1.DeployRequest, plan manifest.Plan
 			k.system.deployments++
 			if change.PutRequest != nil {
 				k.api.answered[change.PutRequest.ID] = change.PutRequest.Record
+				k.api.order = append(k.api.order, change.PutRequest.ID)
 				k.api.settle(change.PutRequest.ID)
 			}
 			for _, sl := range s.slots {

@@ -82,6 +82,9 @@ func (e *ending) step() bool {
 		return e.stop(first, "solo-audit")
 	case 6:
 		k.shells.drain()
+		if first {
+			k.shells.strays()
+		}
 		return len(k.shells.byID) == 0 && k.shells.orders == 0
 	}
 	e.done = true

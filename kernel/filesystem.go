@@ -114,14 +114,14 @@ func readRuntime(p string) ([]byte, error) {
 // understood.
 func greetFilesystem(k *Kernel, inst *instance) {
 	for _, r := range k.files.runtimes {
-		k.system.to(inst, &controlv1.FromKernel{Item: &controlv1.FromKernel_RuntimeFile{RuntimeFile: r}})
+		k.system.tell(inst, &controlv1.FromKernel{Item: &controlv1.FromKernel_RuntimeFile{RuntimeFile: r}})
 	}
 	cfg := &controlv1.FilesystemConfig{BinaryPaths: k.files.binaryPaths}
 	go func() {
 		cfg.Mounts = hostFilesystems(cfg.GetBinaryPaths())
 		k.post(func() {
 			if inst.asked != nil {
-				k.system.to(inst, &controlv1.FromKernel{Item: &controlv1.FromKernel_FilesystemConfig{FilesystemConfig: cfg}})
+				k.system.tell(inst, &controlv1.FromKernel{Item: &controlv1.FromKernel_FilesystemConfig{FilesystemConfig: cfg}})
 			}
 		})
 	}()
@@ -178,7 +178,9 @@ func (f *filesystem) ask(m *solov1.DeployRequest, artifact *os.File, done func(m
 	q.timer = f.k.later(resolveTimeout, func() {
 		f.answer(id, manifest.Code{}, control.Errorf(control.Unavailable, "SERVICE_BUSY", "solo-fs has not answered in %v; try again", resolveTimeout))
 	})
-	f.k.system.to(f.k.system.fs, &controlv1.FromKernel{Item: &controlv1.FromKernel_ResolveCode{ResolveCode: &controlv1.ResolveCode{Id: id, Manifest: m}}}, files...)
+	if err := f.k.system.to(f.k.system.fs, &controlv1.FromKernel{Item: &controlv1.FromKernel_ResolveCode{ResolveCode: &controlv1.ResolveCode{Id: id, Manifest: m}}}, files...); err != nil {
+		f.answer(id, manifest.Code{}, control.Errorf(control.ResourceExhausted, "REQUEST_TOO_LARGE", "ask solo-fs: %v", err))
+	}
 }
 
 func errRestarting() error {

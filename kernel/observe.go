@@ -147,7 +147,11 @@ func (k *Kernel) streamTo(r *request, to *instance, name string, m *controlv1.Fr
 		r.refuse(control.Errorf(control.ResourceExhausted, "RESOURCE_EXHAUSTED", "open stream: %v", err).With("resource", "descriptors"))
 		return
 	}
-	k.system.to(to, m, a)
+	if err := k.system.to(to, m, a); err != nil {
+		_ = b.Close()
+		r.refuse(control.Errorf(control.InvalidArgument, "REQUEST_TOO_LARGE", "pass the request on: %v", err))
+		return
+	}
 	r.answer(resp, b)
 }
 

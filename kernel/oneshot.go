@@ -30,6 +30,8 @@ type oneshot struct {
 	inside  [3]*os.File
 	outside [3]*os.File
 	began   time.Duration
+	// cancelled says that nobody waits for it: what has not begun does not.
+	cancelled bool
 }
 
 // run starts a program once.
@@ -105,6 +107,12 @@ func (k *Kernel) runPlan(r *request, m *solov1.DeployRequest, plan manifest.Plan
 	k.services[s.name] = s
 	r.gone = o.cancel
 	k.ports.open(s, func(err error) {
+		switch {
+		case err == nil && k.ending.begun:
+			err = errShuttingDown()
+		case err == nil && o.cancelled:
+			err = control.Errorf(control.Canceled, "CANCELLED", "the run was cancelled before it began")
+		}
 		if err != nil {
 			o.close()
 			s.forget()
@@ -117,6 +125,9 @@ func (k *Kernel) runPlan(r *request, m *solov1.DeployRequest, plan manifest.Plan
 			if err != nil {
 				r.refuse(err)
 				o.cancel()
+				return
+			}
+			if o.cancelled {
 				return
 			}
 			s.durable = true
@@ -142,7 +153,10 @@ func (o *oneshot) started() {
 }
 
 // cancel: nobody waits for the end any more.
-func (o *oneshot) cancel() { o.end(reasonKilled) }
+func (o *oneshot) cancel() {
+	o.cancelled = true
+	o.end(reasonKilled)
+}
 
 func (o *oneshot) end(cause string) { o.svc.kill(cause) }
 

@@ -27,8 +27,8 @@ type peer struct {
 }
 
 type outgoing struct {
-	m     proto.Message
-	files ipc.Files
+	record []byte
+	files  ipc.Files
 }
 
 // newPeer takes the connection over.
@@ -38,12 +38,18 @@ func newPeer(conn *ipc.Conn) *peer {
 	return p
 }
 
-// send queues a message. It takes ownership of the files, whatever happens, and never
-// blocks.
+// send queues a message as it is now. It takes ownership of the files, whatever happens,
+// and never blocks. A message that is too long is not sent (ipc.ErrTooLong); it is no
+// fault of the peer's.
 func (p *peer) send(m proto.Message, files ...*os.File) error {
 	if p == nil {
 		ipc.Files(files).Close()
 		return os.ErrClosed
+	}
+	record, err := ipc.Encode(m)
+	if err != nil {
+		ipc.Files(files).Close()
+		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -55,7 +61,7 @@ func (p *peer) send(m proto.Message, files ...*os.File) error {
 		ipc.Files(files).Close()
 		return errPeerFull
 	}
-	p.queue = append(p.queue, outgoing{m, files})
+	p.queue = append(p.queue, outgoing{record, files})
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -74,7 +80,7 @@ func (p *peer) write() {
 			next := p.queue[0]
 			p.queue = p.queue[1:]
 			p.mu.Unlock()
-			err := p.conn.Send(next.m, next.files...)
+			err := p.conn.SendRecord(next.record, next.files...)
 			next.files.Close()
 			if err != nil {
 				// The reader of this connection sees its end too, and reports it.

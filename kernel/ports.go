@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// backendSockets is how many sockets an instance brings when it is announced;
-	// solo-net asks for more.
-	backendSockets = 8
+	// backendSockets is how many sockets an instance brings when it is announced, for
+	// each port; solo-net asks for more.
+	backendSockets = 4
 	// maxSockets is the most that solo-init makes at once.
 	maxSockets = 64
 	// portTimeout bounds the wait for solo-net's answer, a restart of it included.

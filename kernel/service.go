@@ -179,9 +179,15 @@ func (s *service) live() int {
 	return n
 }
 
-// launch starts every replica anew. Nothing of the service lives.
+// launch starts every replica anew. When something of the service still lives, it waits
+// for the end of that.
 func (s *service) launch() {
 	s.again, s.busy = false, false
+	if s.live() > 0 {
+		s.again = true
+		s.stop(reasonRestart)
+		return
+	}
 	s.slots = make([]*slot, max(1, s.rec.GetManifest().GetReplicas()))
 	for i := range s.slots {
 		s.slots[i] = &slot{}

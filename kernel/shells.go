@@ -7,6 +7,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/solo-os/solo/cgroups"
 	"github.com/solo-os/solo/ipc"
 	"github.com/solo-os/solo/kernel/control"
@@ -216,6 +218,11 @@ func (k *Kernel) listenInit(sh *shell) {
 			k.post(func() { k.shellLied(sh, protocol) })
 			return
 		}
+		if errors.Is(err, unix.EMFILE) {
+			// Something is lost, and it is our own fault.
+			k.post(func() { k.shellLost(sh, err) })
+			return
+		}
 		if err != nil {
 			return
 		}
@@ -227,6 +234,17 @@ func (k *Kernel) shellLied(sh *shell, why error) {
 	say("solo-init of %s: %v", sh.ID, why)
 	if sh.inst != nil {
 		k.end(sh.inst, reasonProtocol)
+		return
+	}
+	_ = sh.group.Kill()
+}
+
+// shellLost ends a shell whose reports cannot be received.
+func (k *Kernel) shellLost(sh *shell, why error) {
+	say("solo-init of %s: %v", sh.ID, why)
+	if sh.inst != nil {
+		sh.inst.failure = "sandbox step control connection: " + why.Error()
+		k.end(sh.inst, "")
 		return
 	}
 	_ = sh.group.Kill()
@@ -286,6 +304,16 @@ func (k *Kernel) shellGone(sh *shell, a after) {
 		s.order()
 	}
 	k.ending.check()
+}
+
+// strays ends the shells that nothing above has ended: there should be none.
+func (s *shells) strays() {
+	for _, sh := range s.byID {
+		if sh.inst != nil {
+			say("%s of %s was left", sh.ID, sh.inst.svc.name)
+		}
+		_ = sh.group.Kill()
+	}
 }
 
 // drain ends every idle shell.

@@ -96,24 +96,40 @@ func (sys *systemServices) left(s *service, inst *instance) {
 }
 
 // to sends to a system service, or drops the message with its files when it is not
-// there: whoever joins is told everything anew. One that does not read is ended.
-func (sys *systemServices) to(inst *instance, m *controlv1.FromKernel, files ...*os.File) {
+// there: whoever joins is told everything anew. One that does not read is ended. The
+// error says that the message itself cannot be sent.
+func (sys *systemServices) to(inst *instance, m *controlv1.FromKernel, files ...*os.File) error {
 	if inst == nil {
 		ipc.Files(files).Close()
-		return
+		return nil
 	}
-	if err := inst.control.send(m, files...); errors.Is(err, errPeerFull) {
-		say("%s: %v", inst.svc.name, err)
+	err := inst.control.send(m, files...)
+	switch {
+	case err == nil || errors.Is(err, os.ErrClosed):
+	case errors.Is(err, errPeerFull):
+		if inst.cause == "" {
+			say("%s: %v", inst.svc.name, err)
+		}
 		sys.k.end(inst, reasonProtocol)
+	default:
+		return err
+	}
+	return nil
+}
+
+// tell is to for messages whose size nobody outside has a part in.
+func (sys *systemServices) tell(inst *instance, m *controlv1.FromKernel, files ...*os.File) {
+	if err := sys.to(inst, m, files...); err != nil {
+		say("%s: %v", inst.svc.name, err)
 	}
 }
 
 func (sys *systemServices) toNet(m *controlv1.FromKernel, files ...*os.File) {
-	sys.to(sys.net, m, files...)
+	sys.tell(sys.net, m, files...)
 }
 
 func (sys *systemServices) toAudit(m *controlv1.FromKernel, files ...*os.File) {
-	sys.to(sys.audit, m, files...)
+	sys.tell(sys.audit, m, files...)
 }
 
 // toMonitor keeps what the next monitor must not miss.
@@ -124,7 +140,7 @@ func (sys *systemServices) toMonitor(m *controlv1.FromKernel) {
 		}
 		return
 	}
-	sys.to(sys.monitor, m)
+	sys.tell(sys.monitor, m)
 }
 
 // announceLogs gives the monitor a user instance's output. The kernel keeps its own
@@ -139,7 +155,7 @@ func (sys *systemServices) announceLogs(inst *instance) {
 			say("log pipe: %v", err)
 			return
 		}
-		sys.to(sys.monitor, &controlv1.FromKernel{Item: &controlv1.FromKernel_LogSource{LogSource: &controlv1.LogSource{
+		sys.tell(sys.monitor, &controlv1.FromKernel{Item: &controlv1.FromKernel_LogSource{LogSource: &controlv1.LogSource{
 			Service: inst.svc.name, Instance: inst.id, Stream: stream, Rate: inst.svc.resources().GetLogRate(), Tier: inst.svc.tier.String(),
 		}}}, f)
 	}
@@ -178,7 +194,7 @@ func (sys *systemServices) announceUsage(inst *instance) {
 		say("%v", err)
 		return
 	}
-	sys.to(sys.monitor, &controlv1.FromKernel{Item: &controlv1.FromKernel_UsageSource{UsageSource: &controlv1.UsageSource{
+	sys.tell(sys.monitor, &controlv1.FromKernel{Item: &controlv1.FromKernel_UsageSource{UsageSource: &controlv1.UsageSource{
 		Service: inst.svc.name, Instance: inst.id, V2: sys.k.hier.Mode() == cgroups.V2, Tier: inst.svc.tier.String(),
 	}}}, files...)
 }
@@ -193,8 +209,8 @@ func (sys *systemServices) observe() {
 		say("observer: %v", err)
 		return
 	}
-	sys.to(sys.gateway, &controlv1.FromKernel{Item: &controlv1.FromKernel_OpenObserver{OpenObserver: &controlv1.OpenObserver{}}}, a)
-	sys.to(sys.monitor, &controlv1.FromKernel{Item: &controlv1.FromKernel_Observer{Observer: &controlv1.Observer{}}}, b)
+	sys.tell(sys.gateway, &controlv1.FromKernel{Item: &controlv1.FromKernel_OpenObserver{OpenObserver: &controlv1.OpenObserver{}}}, a)
+	sys.tell(sys.monitor, &controlv1.FromKernel{Item: &controlv1.FromKernel_Observer{Observer: &controlv1.Observer{}}}, b)
 }
 
 // count sends the counters when they have changed, for ever.
@@ -203,7 +219,7 @@ func (sys *systemServices) count() {
 	if sys.monitor != nil && (sys.last == nil || c.GetDeployments() != sys.last.GetDeployments() ||
 		c.GetActiveServices() != sys.last.GetActiveServices() || c.GetShellsWaiting() != sys.last.GetShellsWaiting()) {
 		sys.last = c
-		sys.to(sys.monitor, &controlv1.FromKernel{Item: &controlv1.FromKernel_Counters{Counters: c}})
+		sys.tell(sys.monitor, &controlv1.FromKernel{Item: &controlv1.FromKernel_Counters{Counters: c}})
 	}
 	sys.k.later(countersEvery, sys.count)
 }
@@ -227,7 +243,7 @@ func joinMonitor(k *Kernel, _ *instance) {
 	sys := k.system
 	sys.last = nil
 	cfg := k.boot.GetConfig()
-	sys.to(sys.monitor, &controlv1.FromKernel{Item: &controlv1.FromKernel_MonitorConfig{MonitorConfig: &controlv1.MonitorConfig{
+	sys.tell(sys.monitor, &controlv1.FromKernel{Item: &controlv1.FromKernel_MonitorConfig{MonitorConfig: &controlv1.MonitorConfig{
 		LogBytesPerService: cfg.GetLogBytesPerService(), UsageIntervalMs: cfg.GetUsageIntervalMs(),
 	}}})
 	for _, sh := range k.shells.byID {
@@ -239,7 +255,7 @@ func joinMonitor(k *Kernel, _ *instance) {
 	backlog := sys.backlog
 	sys.backlog = nil
 	for _, m := range backlog {
-		sys.to(sys.monitor, m)
+		sys.tell(sys.monitor, m)
 	}
 	sys.observe()
 }
@@ -247,7 +263,7 @@ func joinMonitor(k *Kernel, _ *instance) {
 func joinNet(k *Kernel, _ *instance) { k.ports.rejoin() }
 
 func joinGateway(k *Kernel, _ *instance) {
-	k.system.to(k.system.gateway, &controlv1.FromKernel{Item: &controlv1.FromKernel_GatewayConfig{GatewayConfig: &controlv1.GatewayConfig{
+	k.system.tell(k.system.gateway, &controlv1.FromKernel{Item: &controlv1.FromKernel_GatewayConfig{GatewayConfig: &controlv1.GatewayConfig{
 		MaxUploadBytes: k.maxUpload(),
 	}}})
 	k.system.observe()

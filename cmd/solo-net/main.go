@@ -12,6 +12,6 @@ import (
 
 func main() {
 	os.Exit(control.Main("solo-net", func(ctx context.Context, c *control.Conn) error {
-		return network.Serve(ctx, c, network.Limits{})
+		return network.Serve(ctx, c, network.Limits{Stock: 8})
 	}))
 }

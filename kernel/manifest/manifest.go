@@ -21,19 +21,21 @@ import (
 
 // Limits of a manifest.
 const (
-	MaxSegments     = 4
-	MaxRequestID    = 128
-	MaxEnvArgBytes  = 32 << 10
-	MaxArgs         = 1024
-	MaxEnv          = 1024
-	MaxCodeBytes    = 1 << 20
-	MaxFiles        = 64
-	MaxFileBytes    = 16 << 20
-	MaxPath         = 1024
-	MaxArgv0        = 255
-	MaxComponent    = 255
-	MaxUses         = 64
-	MaxReplicas     = 32
+	MaxSegments    = 4
+	MaxRequestID   = 128
+	MaxEnvArgBytes = 32 << 10
+	MaxArgs        = 1024
+	MaxEnv         = 1024
+	MaxCodeBytes   = 1 << 20
+	MaxFiles       = 64
+	MaxFileBytes   = 16 << 20
+	MaxPath        = 1024
+	MaxArgv0       = 255
+	MaxComponent   = 255
+	MaxUses        = 64
+	MaxReplicas    = 32
+	// MaxBackends bounds replicas times published ports.
+	MaxBackends     = 256
 	MaxProbeArgs    = 64
 	DefaultTimeout  = 100
 	DefaultShutdown = 30_000
@@ -159,6 +161,8 @@ func Validate(req *solov1.DeployRequest, with Contents) (*solov1.DeployRequest, 
 	}
 	if m.GetReplicas() > MaxReplicas {
 		c.add("replicas", "%d is over the limit of %d", m.GetReplicas(), MaxReplicas)
+	} else if n := Backends(m); n > MaxBackends {
+		c.add("replicas", "%d of them behind each of %d ports are %d, over the limit of %d", Instances(m), n/Instances(m), n, MaxBackends)
 	}
 	if found := c.violations(); len(found) > 0 {
 		return nil, found

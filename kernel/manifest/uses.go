@@ -7,6 +7,21 @@ import (
 	solov1 "github.com/solo-os/solo/proto/solo/v1"
 )
 
+// Instances is how many instances a valid manifest asks for.
+func Instances(m *solov1.DeployRequest) int { return int(max(1, m.GetReplicas())) }
+
+// Backends is how many instances it brings behind published ports, one counted for
+// each port.
+func Backends(m *solov1.DeployRequest) int {
+	ports := 0
+	for _, u := range m.GetUses() {
+		if u.GetPort() != nil {
+			ports++
+		}
+	}
+	return ports * Instances(m)
+}
+
 // taken are what a manifest's ports must not have twice.
 type taken struct {
 	listens, names map[string]bool

@@ -32,8 +32,10 @@ type Change struct {
 	PutService    *ServiceChange
 	DeleteService string
 	PutRequest    *RequestChange
-	PutToken      *controlv1.TokenRecord
-	Audit         []Entry
+	// DeleteRequests are request ids to be forgotten.
+	DeleteRequests []string
+	PutToken       *controlv1.TokenRecord
+	Audit          []Entry
 	// Reserve lets the change use the outbox's reserve: Kill, Revoke and Shutdown.
 	Reserve bool
 }
@@ -53,7 +55,7 @@ type RequestChange struct {
 // pending is a change or an acknowledgement on its way to the committer.
 type pending struct {
 	puts    []put
-	delete  string
+	deletes []put
 	audit   []Entry
 	reserve bool
 	answer  func(last uint64, err error)
@@ -63,7 +65,7 @@ type pending struct {
 	ack uint64
 }
 
-// put is a marshalled value for a bucket.
+// put is a marshalled value for a bucket, or a key to be deleted.
 type put struct {
 	bucket, key, value []byte
 }
@@ -78,7 +80,7 @@ const maxKey = bolt.MaxKeySize
 // in; those that wait together share one transaction. The records are marshalled before
 // Commit returns: the caller may go on to change them.
 func (s *Store) Commit(c Change, answer func(last uint64, err error)) {
-	p := pending{delete: c.DeleteService, audit: c.Audit, reserve: c.Reserve, answer: answer}
+	p := pending{deletes: c.deletes(), audit: c.Audit, reserve: c.Reserve, answer: answer}
 	p.puts, p.err = c.puts()
 	if len(c.Audit) == 0 {
 		p.err = ErrNoRecord
@@ -131,6 +133,16 @@ func (c Change) puts() ([]put, error) {
 		add(bucketTokens, "token", c.PutToken.GetId(), c.PutToken)
 	}
 	return all, errors.Join(errs...)
+}
+
+func (c Change) deletes() (all []put) {
+	if c.DeleteService != "" {
+		all = append(all, put{bucket: bucketServices, key: []byte(c.DeleteService)})
+	}
+	for _, id := range c.DeleteRequests {
+		all = append(all, put{bucket: bucketRequests, key: []byte(id)})
+	}
+	return all
 }
 
 // batch bounds the changes of one transaction.
@@ -218,8 +230,8 @@ func (s *Store) write(tx *bolt.Tx, p pending) error {
 			return err
 		}
 	}
-	if p.delete != "" {
-		if err := tx.Bucket(bucketServices).Delete([]byte(p.delete)); err != nil {
+	for _, v := range p.deletes {
+		if err := tx.Bucket(v.bucket).Delete(v.key); err != nil {
 			return err
 		}
 	}
