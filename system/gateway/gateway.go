@@ -16,6 +16,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -59,6 +60,7 @@ const (
 	pingTimeout    = 15 * time.Second
 	minPingTime    = 5 * time.Second
 	defaultGrace   = 10 * time.Second
+	uploadIdle     = 30 * time.Second
 	flushTime      = time.Second
 	maxTokenLength = 512
 )
@@ -73,6 +75,9 @@ type Config struct {
 	TCP net.Listener
 	// TLS is used on TCP; see LoadTLS.
 	TLS *tls.Config
+	// UploadIdle is how long an upload may bring nothing before it is ended and makes
+	// room for another; 30 seconds when 0.
+	UploadIdle time.Duration
 }
 
 // Validate says what is missing or does not fit together.
@@ -113,7 +118,7 @@ func Serve(ctx context.Context, c Config) error {
 		return err
 	}
 	defer c.close()
-	g := &gateway{link: newLink(c.Control), uploads: make(chan struct{}, MaxUploads)}
+	g := &gateway{link: newLink(c.Control), uploads: make(chan struct{}, MaxUploads), uploadIdle: cmp.Or(c.UploadIdle, uploadIdle)}
 	g.life, g.end = context.WithCancelCause(context.Background())
 	defer g.end(errStopped)
 	g.link.observer = g.seen.use
@@ -161,6 +166,8 @@ func Serve(ctx context.Context, c Config) error {
 type gateway struct {
 	link    *link
 	uploads chan struct{}
+	// uploadIdle is Config.UploadIdle.
+	uploadIdle time.Duration
 	// life ends with the order to stop; streams without an end of their own end
 	// with it.
 	life context.Context

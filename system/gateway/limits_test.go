@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
@@ -179,6 +180,30 @@ func TestUploadRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused(t, stream.RecvMsg(&solov1.UploadResponse{}), codes.Unauthenticated, "UNAUTHENTICATED")
+}
+
+// TestIdleUpload: who begins an upload and says nothing, or nothing but empty
+// messages, loses his place.
+func TestIdleUpload(t *testing.T) {
+	g := gatewaytest.StartConfig(t, store(t, 0), gateway.Config{UploadIdle: 300 * time.Millisecond})
+	c := open(t, g)
+	silent, err := c.Artifacts.Upload(patient(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := silent.Send(&solov1.UploadRequest{Data: []byte("x")}); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, silent.RecvMsg(&solov1.UploadResponse{}), codes.DeadlineExceeded, "UPLOAD_IDLE")
+
+	empty, err := c.Artifacts.Upload(patient(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil { // until the gateway ends it
+		err = empty.Send(&solov1.UploadRequest{})
+	}
+	refused(t, empty.RecvMsg(&solov1.UploadResponse{}), codes.DeadlineExceeded, "UPLOAD_IDLE")
 }
 
 // TestManyUploads fills the slots: one more is refused, and each that ends makes

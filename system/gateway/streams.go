@@ -3,8 +3,10 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -107,9 +109,11 @@ type artifactService struct {
 	*server
 }
 
+type uploadStream = grpc.ClientStreamingServer[solov1.UploadRequest, solov1.UploadResponse]
+
 // Upload implements solo.v1.ArtifactService. Nothing of the body is read before
 // the kernel has said that the token may upload.
-func (s artifactService) Upload(stream grpc.ClientStreamingServer[solov1.UploadRequest, solov1.UploadResponse]) error {
+func (s artifactService) Upload(stream uploadStream) error {
 	ctx := stream.Context()
 	req := s.request(ctx)
 	req.Op = &controlv1.Request_AuthorizeUpload{AuthorizeUpload: &controlv1.AuthorizeUploadOp{}}
@@ -127,7 +131,7 @@ func (s artifactService) Upload(stream grpc.ClientStreamingServer[solov1.UploadR
 	default:
 		return tooManyUploads()
 	}
-	f, size, err := fill(stream, limit)
+	f, size, err := fill(stream, limit, s.uploadIdle)
 	if err != nil {
 		return err
 	}
@@ -141,8 +145,9 @@ func (s artifactService) Upload(stream grpc.ClientStreamingServer[solov1.UploadR
 	return stream.SendAndClose(stored)
 }
 
-// fill reads a body into a memfd and seals it; the caller owns the file.
-func fill(stream grpc.ClientStreamingServer[solov1.UploadRequest, solov1.UploadResponse], limit uint64) (_ *os.File, size uint64, err error) {
+// fill reads a body into a memfd and seals it; the caller owns the file. A client
+// that sends nothing for as long as idle loses its place.
+func fill(stream uploadStream, limit uint64, idle time.Duration) (_ *os.File, size uint64, err error) {
 	f, err := ipc.NewMemfd("upload")
 	if err != nil {
 		return nil, 0, status.Errorf(codes.ResourceExhausted, "hold the upload: %v", err)
@@ -152,27 +157,57 @@ func fill(stream grpc.ClientStreamingServer[solov1.UploadRequest, solov1.UploadR
 			_ = f.Close()
 		}
 	}()
-	for {
-		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			break
+	quiet := time.NewTimer(idle)
+	defer quiet.Stop()
+	type outcome struct {
+		size uint64
+		err  error
+	}
+	// It may go on for a moment after an idle client was given up: until the stream
+	// ends with the call.
+	received := make(chan outcome, 1)
+	go func() {
+		n, err := receiveBody(stream, f, limit, func() { quiet.Reset(idle) })
+		received <- outcome{n, err}
+	}()
+	select {
+	case <-quiet.C:
+		return nil, 0, refuse(codes.DeadlineExceeded, "UPLOAD_IDLE", map[string]string{"limit_ms": fmt.Sprint(idle.Milliseconds())},
+			"the upload has brought nothing for %v", idle)
+	case got := <-received:
+		if got.err != nil {
+			return nil, 0, got.err
 		}
-		if err != nil {
-			return nil, 0, err
-		}
-		if len(m.GetData()) > maxChunk {
-			return nil, 0, invalid(map[string]string{"data": "a message carries at most 1 MiB"})
-		}
-		size += uint64(len(m.GetData()))
-		if size > limit {
-			return nil, 0, tooLarge(limit)
-		}
-		if _, err := f.Write(m.GetData()); err != nil {
-			return nil, 0, status.Errorf(codes.ResourceExhausted, "hold the upload: %v", err)
-		}
+		size = got.size
 	}
 	if err := ipc.Seal(f); err != nil {
 		return nil, 0, status.Errorf(codes.Internal, "%v", err)
 	}
 	return f, size, nil
+}
+
+// receiveBody writes the messages of an upload into f, and calls progress for each.
+func receiveBody(stream uploadStream, f *os.File, limit uint64, progress func()) (size uint64, err error) {
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return size, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		if len(m.GetData()) > maxChunk {
+			return 0, invalid(map[string]string{"data": "a message carries at most 1 MiB"})
+		}
+		size += uint64(len(m.GetData()))
+		if size > limit {
+			return 0, tooLarge(limit)
+		}
+		if _, err := f.Write(m.GetData()); err != nil {
+			return 0, status.Errorf(codes.ResourceExhausted, "hold the upload: %v", err)
+		}
+		if len(m.GetData()) > 0 {
+			progress()
+		}
+	}
 }

@@ -138,6 +138,13 @@ func (g *Gateway) Wait(t testing.TB) error {
 // Start runs a gateway until the test ends, with TCP if config is not nil.
 func Start(t testing.TB, h Handler, config *tls.Config) *Gateway {
 	t.Helper()
+	return StartConfig(t, h, gateway.Config{TLS: config})
+}
+
+// StartConfig is Start with a configuration; its connection and its listeners are
+// made here.
+func StartConfig(t testing.TB, h Handler, c gateway.Config) *Gateway {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "solo-gw-") // t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -146,11 +153,11 @@ func Start(t testing.TB, h Handler, config *tls.Config) *Gateway {
 	g := &Gateway{Socket: filepath.Join(dir, "api.sock"), done: make(chan struct{})}
 	var peer *ipc.Conn
 	g.Kernel, peer = New(t, h)
-	c := gateway.Config{Control: peer, TLS: config}
+	c.Control = peer
 	if c.Unix, err = net.Listen("unix", g.Socket); err != nil {
 		t.Fatal(err)
 	}
-	if config != nil {
+	if c.TLS != nil {
 		if c.TCP, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 			t.Fatal(err)
 		}
