@@ -123,6 +123,10 @@ func (w *leaseWork) fill(out *leased) error {
 	}
 	out.control = conn
 	w.opened = append(w.opened, inside)
+	// Blocking, as programs expect of what they inherit.
+	if err := unix.SetNonblock(int(inside.Fd()), false); err != nil {
+		return fmt.Errorf("control connection: %w", err)
+	}
 	w.lease.Descriptors = append(w.lease.Descriptors, inside)
 	if w.lease.Stdio[0] == nil {
 		if err := w.output(out); err != nil {
