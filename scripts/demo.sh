@@ -133,7 +133,7 @@ SOLO_TOKEN=$(cat "$work/state/root.token") || die "root has no token"
 export SOLO_TOKEN
 ok 'solo-ctl kernel info'
 ok 'solo-ctl list --system'
-for s in audit gateway monitor net; do says "solo-$s +ready"; done
+for s in audit fs gateway monitor net; do says "solo-$s +ready"; done
 
 title "(a) programs that know nothing of Solo, by manifest"
 ok 'cat redis.yaml'

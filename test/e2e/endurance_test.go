@@ -180,7 +180,7 @@ func TestSystemServicesComeBack(t *testing.T) {
 	req.Uses, req.Ready = []*solov1.Use{port(listen, 80)}, tcpReady(80)
 	name := x.deploy(req)
 	pid := x.pid(name)
-	names := []string{"solo-audit", "solo-gateway", "solo-monitor", "solo-net"}
+	names := []string{"solo-audit", "solo-fs", "solo-gateway", "solo-monitor", "solo-net"}
 	pids := x.systemPIDs()
 	for _, want := range names {
 		if !alive(pids[want]) {

@@ -188,6 +188,27 @@ func TestCrashOfSolod(t *testing.T) {
 	x.onlyLiving()
 }
 
+// TestKernelComesBack: after the end of the kernel alone the next one brings back what
+// was deployed, and the API with it.
+func TestKernelComesBack(t *testing.T) {
+	hostOnly(t)
+	x := own(t, options{})
+	x.boot()
+	listen := x.population()
+	first := x.generation()
+	info, err := x.client.Kernel.Info(x.ctx(), &solov1.InfoRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.killPID(int(info.GetPid()))
+	testenv.Eventually(t, patience, "the next kernel", func() bool {
+		now, err := x.client.Kernel.Info(x.ctx(), &solov1.InfoRequest{})
+		return err == nil && now.GetGeneration() == first+1 && now.GetPid() != info.GetPid()
+	})
+	x.restored(listen)
+	x.onlyLiving()
+}
+
 // TestShutdownCall ends Solo as SIGTERM does.
 func TestShutdownCall(t *testing.T) {
 	x := own(t, options{})
@@ -259,7 +280,7 @@ func TestStateIsLocked(t *testing.T) {
 	}
 }
 
-// TestNotify: solod tells a systemd that started it that it is ready and stopping.
+// TestWrongUsage: what solod does not understand stops it before it makes anything.
 func TestWrongUsage(t *testing.T) {
 	hostOnly(t)
 	x := own(t, options{config: "no_such_field: 1\n"})

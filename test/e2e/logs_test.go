@@ -1,8 +1,12 @@
 package e2e
 
 import (
+	"bufio"
 	"fmt"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -169,6 +173,26 @@ func TestFollow(t *testing.T) {
 	x.killPID(x.pid(name)) // it comes back and says it again
 	if got := next(); got != "first" {
 		t.Errorf("the second line is %q", got)
+	}
+	cmd := exec.CommandContext(x.ctx(), filepath.Join(x.bin, "solo-ctl"), "--addr", x.addr(), "--token-file", x.tokenFile(), "logs", "-f", name)
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(pipe)
+	for range 2 {
+		if !lines.Scan() || lines.Text() != "first" {
+			t.Errorf("solo-ctl logs -f says %q, %v", lines.Text(), lines.Err())
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != 130 {
+		t.Errorf("interrupted, it ended with %v", err)
 	}
 	if out := x.ctl("logs", name); out.status != 0 || out.stdout != "first\nfirst\n" {
 		t.Errorf("solo-ctl logs ended with %+v", out)

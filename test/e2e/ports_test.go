@@ -18,13 +18,21 @@ import (
 )
 
 // address is a free loopback address.
-func (x *tester) address() string {
+func (x *tester) address() string { return x.addresses(1)[0] }
+
+// addresses are different free loopback addresses.
+func (x *tester) addresses(n int) []string {
 	x.Helper()
-	a, err := freeAddress()
-	if err != nil {
-		x.Fatal(err)
+	var list []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			x.Fatal(err)
+		}
+		defer func() { _ = l.Close() }()
+		list = append(list, l.Addr().String())
 	}
-	return a
+	return list
 }
 
 // get fetches a page without keeping the connection.
@@ -187,7 +195,8 @@ func TestBusyPort(t *testing.T) {
 // TestTwoPorts of one service, each to its own port inside.
 func TestTwoPorts(t *testing.T) {
 	x := shared(t)
-	one, two := x.address(), x.address()
+	both := x.addresses(2)
+	one, two := both[0], both[1]
 	req := x.victim("listen 81 , listen 82 , ready , sleep 1h")
 	req.Uses = []*solov1.Use{port(one, 81), port(two, 82)}
 	req.Ready = notifyReady()

@@ -38,7 +38,6 @@ type solo struct {
 	programs        string // a directory in binary_paths that a test may fill
 	bin             string
 	listen          string // TCP address, or ""
-	idBase          string
 
 	cmd    *exec.Cmd
 	output *output
@@ -47,8 +46,8 @@ type solo struct {
 	digest string // of test/victim, once uploaded
 }
 
-// instances counts solods that were prepared, solods those that run.
-var instances, solods atomic.Int32
+// solods counts those that run.
+var solods atomic.Int32
 
 // prepare makes the directories and the configuration.
 func prepare(t *testing.T, o options) (*solo, error) {
@@ -59,8 +58,6 @@ func prepare(t *testing.T, o options) (*solo, error) {
 	s := &solo{
 		dir: dir, state: filepath.Join(dir, "state"), run: filepath.Join(dir, "run"),
 		tmp: filepath.Join(dir, "tmp"), programs: filepath.Join(dir, "programs"), bin: testenv.Binaries(t),
-		// Far from each other: a range of 65,536 ids for each of up to 1,000 sandboxes.
-		idBase: fmt.Sprint(1<<28 + int64(instances.Add(1)%8)<<27),
 	}
 	// solod makes both of its directories.
 	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(s.programs, 0o755), os.Mkdir(s.tmp, 0o700)); err != nil {
@@ -122,7 +119,7 @@ func (s *solo) start() error {
 	s.output = newOutput()
 	s.cmd = exec.Command(filepath.Join(s.bin, "solod"),
 		"--state-dir", s.state, "--run-dir", s.run, "--listen", s.listen,
-		"--id-base", s.idBase, "--config", s.config())
+		"--config", s.config())
 	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
 	s.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + s.tmp}
 	// A process of Solo's that outlives solod holds its output open.

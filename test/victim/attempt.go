@@ -235,6 +235,14 @@ func hello(string) error {
 	return say(map[string]int{"answer": n})
 }
 
+func greet(n string) error {
+	count, err := strconv.Atoi(n)
+	for i := 0; i < count && err == nil; i++ {
+		err = control(greeting)
+	}
+	return err
+}
+
 // garbage sends a record that is not protobuf to the kernel.
 func garbage(string) error { return control([]byte("\xff\xff\xff\xffthis is no message")) }
 

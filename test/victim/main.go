@@ -52,6 +52,8 @@ func acts() map[string]act {
 		"open":     {"N", "open /dev/null N times", openFiles},
 		"ready":    {"", "send READY=1 to NOTIFY_SOCKET", notify("READY=1")},
 		"notify":   {"TEXT", "send this to NOTIFY_SOCKET", func(s string) error { return notify(s)("") }},
+		"flood":    {"TEXT", "send this to NOTIFY_SOCKET 500 times", flood},
+		"greet":    {"N", "greet the kernel N times and read no answer", greet},
 		"listen":   {"PORT", "answer HTTP on it from now on", listen},
 		"activate": {"", "answer HTTP on the first socket of LISTEN_FDS from now on", activate},
 		"stubborn": {"", "ignore SIGTERM and SIGINT from now on", stubborn},
@@ -287,6 +289,20 @@ func notify(text string) func(string) error {
 		_ = c.Close()
 		return err
 	}
+}
+
+func flood(text string) error {
+	c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	for range 500 {
+		if _, err := c.Write([]byte(text)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func listen(port string) error {
