@@ -210,16 +210,42 @@ func (k *Kernel) storeContents(m *solov1.DeployRequest, c contents) error {
 		// Inside the message only when it is tiny: the gateway moves it out.
 		return control.Invalid([]manifest.Violation{{Field: "source.code", Description: "came inside the control message"}})
 	}
-	left := int64(manifest.MaxFileBytes)
-	for i, f := range c.files {
-		digest, size, err := k.code.Put(f, left)
+	total := int64(0)
+	for i, f := range m.GetFiles() {
+		size, err := k.storeFile(f, c.files[i])
 		if err != nil {
 			return fmt.Errorf("store files[%d]: %w", i, err)
 		}
-		left -= size
-		m.GetFiles()[i].Artifact, m.GetFiles()[i].Content = digest, nil
+		if total += size; total > manifest.MaxFileBytes {
+			return control.Invalid([]manifest.Violation{{Field: "files", Description: fmt.Sprintf("are over %d bytes together, which is the limit", int64(manifest.MaxFileBytes))}})
+		}
 	}
 	return nil
+}
+
+// storeFile keeps a file's content, if it came with the manifest, and says how long it is.
+func (k *Kernel) storeFile(f *solov1.File, content *os.File) (int64, error) {
+	switch {
+	case content != nil:
+		digest, size, err := k.code.Put(content, manifest.MaxFileBytes)
+		if err != nil {
+			return 0, err
+		}
+		f.Artifact, f.Content = digest, nil
+		return size, nil
+	case f.GetArtifact() == "":
+		return 0, nil
+	}
+	stored, err := k.code.OpenArtifact(f.GetArtifact())
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = stored.Close() }()
+	info, err := stored.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
 }
 
 // makePlan has solo-fs find out about the code and makes the plan. It blocks, and is
