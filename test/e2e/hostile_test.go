@@ -82,7 +82,7 @@ func TestGreetingFlood(t *testing.T) {
 	}
 	check()
 	if s := x.status(req.GetName()); s.GetReason() != "protocol" && s.GetState() != "ready" {
-		t.Errorf("the service is %v", s)
+		t.Errorf("the service is %v\n%s", s, x.allLogs(req.GetName()))
 	}
 }
 

@@ -223,7 +223,7 @@ func hello(string) error {
 	if err := control(greeting); err != nil {
 		return err
 	}
-	fd, err := strconv.Atoi(os.Getenv("SOLO_CONTROL"))
+	fd, err := await(unix.POLLIN)
 	if err != nil {
 		return err
 	}
@@ -255,8 +255,9 @@ func lie(string) error {
 	return control([]byte{0x12, 0x02, 0x08, 0x01})
 }
 
+// control sends one record to the kernel, and waits while it takes none.
 func control(record []byte) error {
-	fd, err := strconv.Atoi(os.Getenv("SOLO_CONTROL"))
+	fd, err := await(unix.POLLOUT)
 	if err != nil {
 		return err
 	}
@@ -267,9 +268,23 @@ func control(record []byte) error {
 	return err
 }
 
+// await waits for the control connection.
+func await(events int16) (int, error) {
+	fd, err := strconv.Atoi(os.Getenv("SOLO_CONTROL"))
+	if err != nil {
+		return -1, err
+	}
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, -1)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
 // smuggle sends descriptors where none belong.
 func smuggle(string) error {
-	fd, err := strconv.Atoi(os.Getenv("SOLO_CONTROL"))
+	fd, err := await(unix.POLLOUT)
 	if err != nil {
 		return err
 	}
