@@ -34,6 +34,7 @@ func (e *ending) begin(timeout time.Duration) {
 	}
 	e.begun, e.deadline = true, e.k.uptime()+timeout
 	e.k.api.shutdown()
+	e.k.shells.order() // refuses those that wait
 	e.check()
 }
 

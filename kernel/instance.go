@@ -112,7 +112,7 @@ func (k *Kernel) begin(s *service, sl *slot) {
 		k.shells.prepare(s.tier, s.role.hostNetwork, arrived)
 		return
 	}
-	k.shells.take(arrived)
+	k.shells.take(inst, arrived)
 }
 
 // makeListeners has solo-init open the sockets that the program gets by LISTEN_FDS,
@@ -276,6 +276,7 @@ func (k *Kernel) end(inst *instance, cause string) {
 	}
 	inst.disarm()
 	if inst.sh == nil {
+		k.shells.cancel(inst, errShuttingDown())
 		return
 	}
 	group := inst.sh.group

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,12 +44,18 @@ type shells struct {
 	launcher *sandbox.Launcher
 	byID     map[string]*shell
 	idle     []*shell
-	waiting  []func(*shell, error)
+	waiting  []taker
 	orders   int
 	target   int
 	ranges   []uint32
 	next     uint64
 	filters  map[string][]byte
+}
+
+// taker is an instance that waits for a shell.
+type taker struct {
+	inst  *instance
+	found func(*shell, error)
 }
 
 func newShells(k *Kernel) *shells {
@@ -98,7 +105,7 @@ func (s *shells) compile() error {
 }
 
 // take calls back with a blank shell, at once if one waits.
-func (s *shells) take(found func(*shell, error)) {
+func (s *shells) take(inst *instance, found func(*shell, error)) {
 	if len(s.idle) > 0 {
 		sh := s.idle[0]
 		s.idle = s.idle[1:]
@@ -107,8 +114,19 @@ func (s *shells) take(found func(*shell, error)) {
 		s.k.later(5*time.Millisecond, s.fill)
 		return
 	}
-	s.waiting = append(s.waiting, found)
+	s.waiting = append(s.waiting, taker{inst, found})
 	s.order()
+}
+
+// cancel calls back for an instance that does not want a shell any more.
+func (s *shells) cancel(inst *instance, why error) {
+	for i, w := range s.waiting {
+		if w.inst == inst {
+			s.waiting = slices.Delete(s.waiting, i, i+1)
+			w.found(nil, why)
+			return
+		}
+	}
 }
 
 // fill orders what the pool lacks.
@@ -119,7 +137,7 @@ func (s *shells) order() {
 		waiting := s.waiting
 		s.waiting = nil
 		for _, w := range waiting {
-			w(nil, errShuttingDown())
+			w.found(nil, errShuttingDown())
 		}
 		return
 	}
@@ -128,6 +146,7 @@ func (s *shells) order() {
 		s.prepare(tierUser, false, func(sh *shell, err error) {
 			s.orders--
 			s.arrived(sh, err)
+			s.k.ending.check()
 		})
 	}
 }
@@ -137,18 +156,17 @@ func (s *shells) arrived(sh *shell, err error) {
 	case err != nil && len(s.waiting) > 0:
 		w := s.waiting[0]
 		s.waiting = s.waiting[1:]
-		w(nil, err)
+		w.found(nil, err)
 	case err != nil:
 		say("prepare shell: %v", err)
 		s.k.later(time.Second, s.fill)
 		return
 	case s.k.ending.begun:
 		_ = sh.group.Kill()
-		return
 	case len(s.waiting) > 0:
 		w := s.waiting[0]
 		s.waiting = s.waiting[1:]
-		w(sh, nil)
+		w.found(sh, nil)
 	default:
 		s.idle = append(s.idle, sh)
 	}
