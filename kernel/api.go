@@ -15,8 +15,13 @@ import (
 	controlv1 "github.com/solo-os/solo/proto/solo/control/v1"
 )
 
-// maxOpenRequests bounds the calls in flight, waiting ones included.
-const maxOpenRequests = 4096
+const (
+	// maxOpenRequests bounds the calls in flight, waiting ones included.
+	maxOpenRequests = 4096
+	// maxWorking bounds the manifests that are being looked into, whether their clients
+	// have gone meanwhile or not.
+	maxWorking = 256
+)
 
 // api holds the calls that the gateway has passed on and that are not answered.
 type api struct {
@@ -26,6 +31,8 @@ type api struct {
 	// made.
 	answered  map[string]*controlv1.RequestRecord
 	following map[string][]func()
+	// working counts manifests that are being looked into.
+	working int
 	// order are the ids of answered, oldest first.
 	order []string
 }

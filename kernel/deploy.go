@@ -113,6 +113,11 @@ func (k *Kernel) admit(r *request, m *solov1.DeployRequest, c contents, then fun
 		k.api.following[id] = append(follow, func() { k.admit(r, m, c, then) })
 		return
 	}
+	if k.api.working >= maxWorking {
+		c.close()
+		r.refuse(control.Errorf(control.ResourceExhausted, "TOO_MANY_REQUESTS", "%d deployments are being looked into, which is the limit; try again", maxWorking))
+		return
+	}
 	_, repeated := k.api.answered[id]
 	if !m.GetValidateOnly() && !repeated {
 		if err := k.room(m); err != nil {
@@ -126,10 +131,12 @@ func (k *Kernel) admit(r *request, m *solov1.DeployRequest, c contents, then fun
 		}
 	}
 	release := func() {
+		k.api.working--
 		if !m.GetValidateOnly() && !repeated {
 			delete(k.reserved, name)
 		}
 	}
+	k.api.working++
 	go func() {
 		err := k.storeContents(m, c)
 		c.close()
@@ -142,7 +149,9 @@ func (k *Kernel) admit(r *request, m *solov1.DeployRequest, c contents, then fun
 			switch {
 			case err != nil:
 				r.refuse(err)
-				k.api.settle(id)
+				if !m.GetValidateOnly() && !repeated {
+					k.api.settle(id)
+				}
 			case m.GetValidateOnly():
 				r.answer(&controlv1.Response{Result: &controlv1.Response_Deploy{Deploy: &solov1.DeployResponse{Plan: plan.Proto()}}})
 			case repeated:
@@ -184,8 +193,8 @@ func (k *Kernel) room(m *solov1.DeployRequest) error {
 			backends += manifest.Backends(s.rec.GetManifest())
 		}
 	}
-	// A range of host ids for each instance, with some left for shells and ourselves.
-	ids := int(k.boot.GetIdRanges()) - k.shells.target - 2*len(k.system.list)
+	// A range of host ids for each instance.
+	ids := int(k.boot.GetIdRanges()) - reservedRanges
 	for _, l := range []struct {
 		resource    string
 		used, limit int

@@ -191,7 +191,7 @@ func (k *Kernel) recover(st store.State) {
 		if err := k.root.send(&controlv1.RootReport{Report: &controlv1.RootReport_Running{Running: &controlv1.Running{}}}); err != nil {
 			k.fail(err)
 		}
-		k.shells.fill()
+		k.shells.order()
 	})
 }
 

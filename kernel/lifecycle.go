@@ -75,33 +75,56 @@ func (k *Kernel) takeDown(s *service, force bool) {
 }
 
 // startService sets the desired state to running. One that runs already is left alone.
+// Nothing runs before it is stored.
 func (k *Kernel) startService(r *request, req *solov1.StartRequest) {
 	s := r.own(req.GetService())
 	if s == nil {
 		return
 	}
-	answer := func() {
-		r.answer(&controlv1.Response{Result: &controlv1.Response_Start{Start: &solov1.StartResponse{State: s.state(), Reason: s.rec.GetReason()}}})
-	}
-	if s.rec.GetDesired() != desiredRunning {
-		if s.live() > 0 {
-			s.again = true // as soon as the old instances have ended
-		}
-		k.renew(s)
-	}
+	before := s.rec.GetDesired()
 	k.intend(r, s, desiredRunning, false, func(err error) {
-		switch {
-		case err != nil:
-			r.refuse(err)
-		case req.GetWait():
-			s.wait(settled, answer)
-		default:
-			answer()
+		if !s.intended(r, before, err) {
+			return
 		}
+		if before != desiredRunning {
+			k.renew(s)
+			s.again = s.live() > 0 // as soon as the old instances have ended
+		}
+		if s.live() == 0 && !s.busy && !s.waiting() {
+			k.revive(s)
+		}
+		s.answered(req.GetWait(), func(state, reason string) {
+			r.answer(&controlv1.Response{Result: &controlv1.Response_Start{Start: &solov1.StartResponse{State: state, Reason: reason}}})
+		})
 	})
-	if s.live() == 0 && !s.busy && !s.waiting() {
-		k.revive(s)
+}
+
+// intended says whether a service is to go on as it was asked for: it was stored, and
+// nobody has wanted anything else since.
+func (s *service) intended(r *request, before string, err error) bool {
+	if err != nil {
+		if s.rec.GetDesired() == desiredRunning {
+			s.rec.Desired = before
+			s.changed()
+		}
+		r.refuse(err)
+		return false
 	}
+	if s.rec.GetDesired() != desiredRunning || s.deleting {
+		r.refuse(control.Errorf(control.Aborted, "OVERTAKEN", "%s was stopped meanwhile", s.name))
+		return false
+	}
+	return true
+}
+
+// answered tells the state, when the service has settled if that is asked for.
+func (s *service) answered(wait bool, tell func(state, reason string)) {
+	now := func() { tell(s.state(), s.rec.GetReason()) }
+	if wait {
+		s.wait(settled, now)
+		return
+	}
+	now()
 }
 
 // renew forgets the history that decides about restarts.
@@ -113,39 +136,34 @@ func (k *Kernel) renew(s *service) {
 // restartService stops the service and starts it anew, whatever state it is in.
 func (k *Kernel) restartService(r *request, req *solov1.RestartRequest) {
 	s := r.find(req.GetService())
+	if s != nil && s.role == nil {
+		s = r.own(req.GetService())
+	}
 	if s == nil {
 		return
 	}
-	if s.role == nil {
-		if s = r.own(req.GetService()); s == nil {
+	answer := func(state, reason string) {
+		r.answer(&controlv1.Response{Result: &controlv1.Response_Restart{Restart: &solov1.RestartResponse{State: state, Reason: reason}}})
+	}
+	before := s.rec.GetDesired()
+	done := func(err error) {
+		if !s.intended(r, before, err) {
 			return
 		}
-	} else if s == k.services["solo-gateway"] {
-		// The answer could not be passed on: it is given before.
-		r.answer(&controlv1.Response{Result: &controlv1.Response_Restart{Restart: &solov1.RestartResponse{State: stateStopping}}})
-		k.later(50*time.Millisecond, func() { k.restart(s) })
-		s.put("restart", "ok", [2]string{"actor", r.actor})
-		return
-	}
-	answer := func() {
-		r.answer(&controlv1.Response{Result: &controlv1.Response_Restart{Restart: &solov1.RestartResponse{State: s.state(), Reason: s.rec.GetReason()}}})
-	}
-	done := func(err error) {
-		switch {
-		case err != nil:
-			r.refuse(err)
-		case req.GetWait():
-			s.wait(settled, answer)
-		default:
-			answer()
+		if s.role != nil && s.role.name == "solo-gateway" {
+			// The answer could not be passed on later.
+			answer(stateStopping, "")
+			k.later(50*time.Millisecond, func() { k.restart(s) })
+			return
 		}
+		k.restart(s)
+		s.answered(req.GetWait(), answer)
 	}
 	if s.role != nil {
 		k.record.commit(store.Change{Audit: []store.Entry{{Operation: r.op.Name, Actor: r.actor, Object: s.name, Result: "ok"}}}, done)
-	} else {
-		k.intend(r, s, desiredRunning, false, done)
+		return
 	}
-	k.restart(s)
+	k.intend(r, s, desiredRunning, false, done)
 }
 
 func (k *Kernel) restart(s *service) {

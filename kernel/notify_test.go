@@ -51,7 +51,7 @@ func TestNotifications(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			k, inst := notifier(t)
-			k.notified(inst, ipc.Notification{Text: test.text})
+			k.notified(inst, assignments(test.text), nil)
 			if got := inst.phase == phaseReady; got != test.ready {
 				t.Errorf("ready %v, want %v", got, test.ready)
 			}
@@ -66,7 +66,7 @@ func TestNotifications(t *testing.T) {
 func TestReadyBeforeStarted(t *testing.T) {
 	k, inst := notifier(t)
 	inst.phase = phaseReleased
-	k.notified(inst, ipc.Notification{Text: "READY=1"})
+	k.notified(inst, assignments("READY=1"), nil)
 	if inst.phase != phaseReleased {
 		t.Fatalf("phase %d before Started", inst.phase)
 	}
@@ -80,7 +80,7 @@ func TestReadyBeforeStarted(t *testing.T) {
 func TestReadyAfterEnd(t *testing.T) {
 	k, inst := notifier(t)
 	inst.cause = reasonStartup
-	k.notified(inst, ipc.Notification{Text: "READY=1"})
+	k.notified(inst, assignments("READY=1"), nil)
 	if inst.phase == phaseReady {
 		t.Error("an instance that is being ended became ready")
 	}
@@ -118,7 +118,7 @@ func TestStoredDescriptors(t *testing.T) {
 		return f
 	}
 	store := func(text string, files ...*os.File) {
-		k.notified(inst, ipc.Notification{Text: text, Files: files}).Discard()
+		k.notified(inst, assignments(text), files).Discard()
 	}
 	closed := func(f *os.File) bool { return f.Close() != nil }
 
@@ -166,12 +166,12 @@ func TestExtend(t *testing.T) {
 	fired := make(chan struct{})
 	inst.arm(k, time.Hour, func() { close(fired) })
 	first := inst.timer
-	k.notified(inst, ipc.Notification{Text: "EXTEND_TIMEOUT_USEC=1000000"})
+	k.notified(inst, assignments("EXTEND_TIMEOUT_USEC=1000000"), nil)
 	if inst.timer == first || inst.timer == nil {
 		t.Error("the timer was not replaced")
 	}
 	inst.disarm()
-	k.notified(inst, ipc.Notification{Text: "EXTEND_TIMEOUT_USEC=1000000"})
+	k.notified(inst, assignments("EXTEND_TIMEOUT_USEC=1000000"), nil)
 	if inst.timer != nil {
 		t.Error("an extension started a timer where there was none")
 	}

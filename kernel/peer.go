@@ -11,8 +11,12 @@ import (
 	"github.com/solo-os/solo/ipc"
 )
 
-// peerQueue is how many messages may wait for a peer that does not read.
-const peerQueue = 4096
+// What may wait for a peer that does not read: messages, bytes, descriptors.
+const (
+	peerQueue = 4096
+	peerBytes = 16 << 20
+	peerFiles = 1024
+)
 
 var errPeerFull = errors.New("peer does not read its control connection")
 
@@ -23,6 +27,8 @@ type peer struct {
 	mu     sync.Mutex
 	wake   chan struct{}
 	queue  []outgoing
+	bytes  int
+	files  int
 	closed bool
 }
 
@@ -57,11 +63,13 @@ func (p *peer) send(m proto.Message, files ...*os.File) error {
 	case p.closed:
 		ipc.Files(files).Close()
 		return os.ErrClosed
-	case len(p.queue) >= peerQueue:
+	case len(p.queue) >= peerQueue || p.bytes+len(record) > peerBytes || p.files+len(files) > peerFiles:
 		ipc.Files(files).Close()
 		return errPeerFull
 	}
 	p.queue = append(p.queue, outgoing{record, files})
+	p.bytes += len(record)
+	p.files += len(files)
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -79,6 +87,8 @@ func (p *peer) write() {
 			}
 			next := p.queue[0]
 			p.queue = p.queue[1:]
+			p.bytes -= len(next.record)
+			p.files -= len(next.files)
 			p.mu.Unlock()
 			err := p.conn.SendRecord(next.record, next.files...)
 			next.files.Close()

@@ -19,6 +19,8 @@ const (
 	backendSockets = 4
 	// maxSockets is the most that solo-init makes at once.
 	maxSockets = 64
+	// maxSupplying bounds the orders for sockets of one port that are under way.
+	maxSupplying = 64
 	// portTimeout bounds the wait for solo-net's answer, a restart of it included.
 	portTimeout = 10 * time.Second
 )
@@ -32,28 +34,20 @@ type port struct {
 	// answered waits for the first PortState; nil afterwards.
 	answered func(error)
 	open     bool
+	// supplying counts orders for sockets that solo-init has not answered.
+	supplying int
 }
 
 // ports are the published ports and the probes under way in solo-net.
 type ports struct {
-	k      *Kernel
-	next   uint64
-	byID   map[uint64]*port
-	probes map[uint64]func(bool)
+	k               *Kernel
+	next, nextProbe uint64
+	byID            map[uint64]*port
+	probes          map[uint64]func(bool)
 }
 
 func newPorts(k *Kernel) *ports {
 	return &ports{k: k, byID: map[uint64]*port{}, probes: map[uint64]func(bool){}}
-}
-
-func (p *ports) of(s *service) []*port {
-	var out []*port
-	for id := uint64(1); id <= p.next; id++ {
-		if port := p.byID[id]; port != nil && port.svc == s {
-			out = append(out, port)
-		}
-	}
-	return out
 }
 
 // open publishes all ports of a service, or none. done is called once, perhaps at
@@ -78,6 +72,7 @@ func (p *ports) open(s *service, done func(error)) {
 		p.next++
 		port := &port{id: p.next, svc: s, use: use}
 		p.byID[port.id] = port
+		s.ports = append(s.ports, port)
 		port.answered = func(err error) {
 			port.answered = nil
 			port.open = err == nil
@@ -100,7 +95,7 @@ func (p *ports) open(s *service, done func(error)) {
 			}
 		})
 	}
-	for _, port := range p.of(s) {
+	for _, port := range s.ports {
 		p.send(port)
 	}
 }
@@ -118,7 +113,9 @@ func (p *ports) send(port *port) {
 
 // close ends the ports of a service, with their connections.
 func (p *ports) close(s *service) {
-	for _, port := range p.of(s) {
+	ports := s.ports
+	s.ports = nil
+	for _, port := range ports {
 		delete(p.byID, port.id)
 		port.answered = nil
 		p.k.system.toNet(&controlv1.FromKernel{Item: &controlv1.FromKernel_PortClose{PortClose: &controlv1.PortClose{Id: port.id}}})
@@ -128,17 +125,19 @@ func (p *ports) close(s *service) {
 // announce brings an instance that is ready behind the ports of its service.
 func (p *ports) announce(inst *instance) {
 	inst.announced = true
-	for _, port := range p.of(inst.svc) {
+	for _, port := range inst.svc.ports {
 		p.supply(port, inst, backendSockets)
 	}
 }
 
 // supply gives solo-net sockets of an instance.
 func (p *ports) supply(port *port, inst *instance, n uint32) {
-	if !inst.announced {
+	if !inst.announced || port.supplying > maxSupplying {
 		return
 	}
+	port.supplying++
 	p.k.makeSockets(inst, min(max(n, 1), maxSockets), func(files ipc.Files) {
+		port.supplying = max(0, port.supplying-1)
 		if len(files) == 0 || p.byID[port.id] != port || !inst.announced {
 			files.Close()
 			return
@@ -155,7 +154,7 @@ func (p *ports) withdraw(inst *instance) {
 		return
 	}
 	inst.announced = false
-	for _, port := range p.of(inst.svc) {
+	for _, port := range inst.svc.ports {
 		p.k.system.toNet(&controlv1.FromKernel{Item: &controlv1.FromKernel_BackendGone{BackendGone: &controlv1.BackendGone{
 			PortId: port.id, Instance: inst.id,
 		}}})
@@ -164,19 +163,16 @@ func (p *ports) withdraw(inst *instance) {
 
 // probe has solo-net connect a socket that was made inside. It takes the socket over.
 func (p *ports) probe(probe *controlv1.NetProbe, socket *os.File, done func(bool)) {
-	p.next++
-	probe.Id = p.next
+	p.nextProbe++
+	probe.Id = p.nextProbe
 	p.probes[probe.Id] = done
 	p.k.system.toNet(&controlv1.FromKernel{Item: &controlv1.FromKernel_NetProbe{NetProbe: probe}}, socket)
 }
 
 // rejoin tells a new solo-net everything.
 func (p *ports) rejoin() {
-	for id := uint64(1); id <= p.next; id++ {
-		port := p.byID[id]
-		if port == nil {
-			continue
-		}
+	for _, port := range p.byID {
+		port.supplying = 0
 		p.send(port)
 		for _, sl := range port.svc.slots {
 			if sl.inst != nil {
@@ -215,7 +211,7 @@ func fromNet(k *Kernel, _ *instance, m *controlv1.FromService, files ipc.Files) 
 		switch {
 		case port.answered != nil:
 			port.answered(err)
-		case err != nil:
+		case err != nil && port.open:
 			// It was open before solo-net was replaced, and somebody else took it since.
 			port.open = false
 			say("service %s: %v", port.svc.name, err)

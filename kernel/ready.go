@@ -124,24 +124,30 @@ func (k *Kernel) listenNotify(inst *instance, n *ipc.Notify) {
 			return
 		default:
 			var rest ipc.Files
-			k.do(func() { rest = k.notified(inst, got) })
+			values := assignments(got.Text)
+			k.do(func() { rest = k.notified(inst, values, got.Files) })
 			rest.Discard()
 		}
 		time.Sleep(patience)
 	}
 }
 
-// notified takes the assignments that sd_notify(3) defines; others are ignored, as
-// systemd does. It returns the descriptors to be discarded, which the owner must not do.
-func (k *Kernel) notified(inst *instance, n ipc.Notification) ipc.Files {
-	if inst.gone {
-		return n.Files
-	}
+// assignments reads the lines of a notification.
+func assignments(text string) map[string]string {
 	values := map[string]string{}
-	for line := range strings.SplitSeq(n.Text, "\n") {
+	for line := range strings.SplitSeq(text, "\n") {
 		if name, value, ok := strings.Cut(line, "="); ok {
 			values[name] = value
 		}
+	}
+	return values
+}
+
+// notified takes the assignments that sd_notify(3) defines; others are ignored, as
+// systemd does. It returns the descriptors to be discarded, which the owner must not do.
+func (k *Kernel) notified(inst *instance, values map[string]string, files ipc.Files) ipc.Files {
+	if inst.gone {
+		return files
 	}
 	s := inst.svc
 	if text, ok := values["STATUS"]; ok {
@@ -153,7 +159,7 @@ func (k *Kernel) notified(inst *instance, n ipc.Notification) ipc.Files {
 	if pid, err := strconv.ParseInt(values["MAINPID"], 10, 32); err == nil && pid > 1 {
 		k.moveMain(inst, int32(pid))
 	}
-	rest := n.Files
+	rest := files
 	if values["FDSTORE"] == "1" {
 		rest = s.keep(values["FDNAME"], rest)
 	}

@@ -71,6 +71,7 @@ type service struct {
 	// deleting says that the name goes when everything has ended.
 	deleting bool
 	waiters  []waiter
+	ports    []*port
 	// cpu is what instances that ended have used, microseconds.
 	cpu  uint64
 	text string
@@ -82,6 +83,8 @@ type service struct {
 type slot struct {
 	inst  *instance
 	timer *time.Timer
+	// finished says that its replica has ended for good: nothing is wrong.
+	finished bool
 }
 
 // waiter is somebody who wants to know when the service has come to a state.
@@ -103,9 +106,11 @@ func (s *service) resources() *solov1.Resources { return s.rec.GetManifest().Get
 
 // state is computed, never kept: it cannot disagree with what lives.
 func (s *service) state() string {
-	live, ready, waiting := 0, 0, 0
+	live, ready, waiting, replicas := 0, 0, 0, len(s.slots)
 	for _, sl := range s.slots {
 		switch {
+		case sl.finished:
+			replicas--
 		case sl.inst != nil:
 			live++
 			if sl.inst.phase == phaseReady {
@@ -126,9 +131,9 @@ func (s *service) state() string {
 		return stateFinished
 	case s.again:
 		return stateStopping
-	case live > 0 && ready == len(s.slots):
+	case live > 0 && ready == replicas:
 		return stateReady
-	case waiting > 0 && ready+waiting == len(s.slots):
+	case waiting > 0 && ready+waiting == replicas:
 		return stateBackoff
 	}
 	return stateStarting
@@ -307,6 +312,7 @@ func (s *service) supervise(sl *slot, inst *instance, reason string) {
 			}
 		})
 	case supervision.Finished:
+		sl.finished = true
 		if s.live() == 0 && !s.waiting() {
 			s.rec.Desired = desiredFinished
 			k.ports.close(s)

@@ -47,9 +47,11 @@ type shells struct {
 	waiting  []taker
 	orders   int
 	target   int
-	ranges   []uint32
-	next     uint64
-	filters  map[string][]byte
+	// resting says that a shell could not be made: the pool is left alone for a while.
+	resting bool
+	ranges  []uint32
+	next    uint64
+	filters map[string][]byte
 }
 
 // taker is an instance that waits for a shell.
@@ -111,7 +113,7 @@ func (s *shells) take(inst *instance, found func(*shell, error)) {
 		s.idle = s.idle[1:]
 		found(sh, nil)
 		// Refill after the lease, which is what somebody waits for.
-		s.k.later(5*time.Millisecond, s.fill)
+		s.k.later(5*time.Millisecond, s.order)
 		return
 	}
 	s.waiting = append(s.waiting, taker{inst, found})
@@ -129,9 +131,6 @@ func (s *shells) cancel(inst *instance, why error) {
 	}
 }
 
-// fill orders what the pool lacks.
-func (s *shells) fill() { s.order() }
-
 func (s *shells) order() {
 	if s.k.ending.begun {
 		waiting := s.waiting
@@ -141,7 +140,11 @@ func (s *shells) order() {
 		}
 		return
 	}
-	for s.orders < preparing && s.orders < len(s.waiting)+max(0, s.target-len(s.idle)) {
+	wanted := len(s.waiting)
+	if !s.resting {
+		wanted += max(0, s.target-len(s.idle))
+	}
+	for s.orders < min(preparing, wanted) {
 		s.orders++
 		s.prepare(tierUser, false, func(sh *shell, err error) {
 			s.orders--
@@ -159,7 +162,11 @@ func (s *shells) arrived(sh *shell, err error) {
 		w.found(nil, err)
 	case err != nil:
 		say("prepare shell: %v", err)
-		s.k.later(time.Second, s.fill)
+		s.resting = true
+		s.k.later(time.Second, func() {
+			s.resting = false
+			s.order()
+		})
 		return
 	case s.k.ending.begun:
 		_ = sh.group.Kill()
@@ -173,10 +180,19 @@ func (s *shells) arrived(sh *shell, err error) {
 	s.order()
 }
 
-// prepare makes one shell; done is called by the owner.
+// reservedRanges are id ranges for Solo's own services, so that they can be replaced on
+// a full host.
+const reservedRanges = 16
+
+// prepare makes one shell; done is called by the owner, later.
 func (s *shells) prepare(t tier, hostNetwork bool, done func(*shell, error)) {
-	if len(s.ranges) == 0 {
-		done(nil, control.Errorf(control.ResourceExhausted, "RESOURCE_EXHAUSTED", "no host id range is left: %d sandboxes exist", len(s.byID)).With("resource", "ids"))
+	refuse := func(err error) { s.k.post(func() { done(nil, err) }) }
+	left := len(s.ranges)
+	if t == tierUser {
+		left -= reservedRanges
+	}
+	if left <= 0 {
+		refuse(control.Errorf(control.ResourceExhausted, "RESOURCE_EXHAUSTED", "no host id range is left: %d sandboxes exist", len(s.byID)).With("resource", "ids"))
 		return
 	}
 	rng := s.ranges[len(s.ranges)-1]
@@ -190,7 +206,7 @@ func (s *shells) prepare(t tier, hostNetwork bool, done func(*shell, error)) {
 	group, err := s.k.hier.Open(order.GetCgroup())
 	if err != nil {
 		s.ranges = append(s.ranges, rng)
-		done(nil, err)
+		refuse(err)
 		return
 	}
 	launcher := s.launcher

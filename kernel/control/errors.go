@@ -23,6 +23,7 @@ const (
 	PermissionDenied   Code = 7
 	ResourceExhausted  Code = 8
 	FailedPrecondition Code = 9
+	Aborted            Code = 10
 	Unimplemented      Code = 12
 	Internal           Code = 13
 	Unavailable        Code = 14

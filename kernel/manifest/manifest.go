@@ -139,6 +139,8 @@ func Validate(req *solov1.DeployRequest, with Contents) (*solov1.DeployRequest, 
 	c := &checker{}
 	if why := CheckName(m.GetName()); why != "" {
 		c.add("name", "%s", why)
+	} else if strings.HasPrefix(m.GetName(), "solo-") {
+		c.add("name", "begins with solo-, as only Solo's own services do")
 	}
 	if len(m.GetRequestId()) > MaxRequestID {
 		c.add("request_id", "is %d bytes, at most %d are allowed", len(m.GetRequestId()), MaxRequestID)
