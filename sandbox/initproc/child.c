@@ -41,13 +41,11 @@ static int place(const int *src, int n, int keep[KEEP])
 	return (int)syscall(SYS_close_range, above, ~0U, 0);
 }
 
-static void reset_signals(void)
+// unblock_signals lets every signal through; solo-init has made them all default.
+static void unblock_signals(void)
 {
-	struct sigaction dfl = {.sa_handler = SIG_DFL};
 	sigset_t none;
 
-	for (int sig = 1; sig < 65; sig++)
-		sigaction(sig, &dfl, NULL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -70,7 +68,7 @@ static int become(const struct lease *l, struct step *s)
 {
 	const char *cwd = l->cwd && *l->cwd ? l->cwd : "/";
 
-	reset_signals();
+	unblock_signals();
 	if (setsid() < 0)
 		return step_fail(s, "setsid", NULL);
 	if (setgroups(0, NULL) < 0)

@@ -388,13 +388,21 @@ static int expire(void)
 	return next > 1 << 30 ? 1 << 30 : (int)next;
 }
 
+// children_signal makes all signals default, whatever whoever started Solo ignored, and
+// returns a descriptor that tells of ended children. The system call itself: a C library
+// keeps some numbers for its own and leaves them alone.
 static int children_signal(void)
 {
-	struct sigaction dfl = {.sa_handler = SIG_DFL};
+	struct {
+		void (*handler)(int);
+		unsigned long flags;
+		void (*restorer)(void);
+		uint64_t mask;
+	} dfl = {SIG_DFL, 0, NULL, 0}; // rt_sigaction(2), struct kernel_sigaction
 	sigset_t set;
 
 	for (int sig = 1; sig < 65; sig++)
-		sigaction(sig, &dfl, NULL);
+		syscall(SYS_rt_sigaction, sig, &dfl, NULL, sizeof dfl.mask);
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
 	sigaddset(&set, SIGPIPE);
