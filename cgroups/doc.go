@@ -27,10 +27,8 @@
 //	OOMKills counts          the groups below, too        this group's alone
 //	MemoryMax under usage    is taken, and kills          is refused with EBUSY
 //	swap of a limited group  memory.swap.max 0            memory.memsw limit = limit, or swappiness 0
-//	MemoryHigh               slows down and reclaims      reclaim target under host pressure
 //	CPUShares                converted to cpu.weight      as they are
-//	a Watcher's PidsMax      at once                      within lookInterval
-//	a Watcher's MemoryMark   within lookInterval          at once
+//	a Watcher's PidsMax      at once                      at the next look
 //	a group with processes   takes no controllers for     takes both
 //	                         its children
 //

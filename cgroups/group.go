@@ -24,14 +24,6 @@ type Group struct {
 // Path is the group's absolute path within every hierarchy.
 func (g *Group) Path() string { return g.path }
 
-// Child names the group below g with this name.
-func (g *Group) Child(name string) (*Group, error) {
-	if strings.Contains(name, "/") {
-		return nil, fmt.Errorf("group name %q has a slash: %w", name, ErrPath)
-	}
-	return g.h.Open(g.path + "/" + name)
-}
-
 // homes are the directories that Create makes: the cgroup2 one first.
 func (g *Group) homes() []string {
 	dirs := []string{path.Join(g.h.unified, g.path)}
@@ -136,21 +128,6 @@ func (h *Hierarchy) enable(dir string) error {
 		return nil
 	}
 	return writeFile(control, strings.Join(add, " "))
-}
-
-// Exists tells whether the group is there in every hierarchy where Create makes
-// it.
-func (g *Group) Exists() (bool, error) {
-	for _, dir := range g.homes() {
-		var st unix.Stat_t
-		switch err := unix.Stat(dir, &st); {
-		case errors.Is(err, unix.ENOENT):
-			return false, nil
-		case err != nil:
-			return false, fmt.Errorf("look for group %s: %w", g.path, err)
-		}
-	}
-	return true, nil
 }
 
 // Children are the groups directly below g in any hierarchy, by name. A group

@@ -57,8 +57,8 @@ func TestOpenValidates(t *testing.T) {
 
 func TestLifecycle(t *testing.T) {
 	g := group(t)
-	if there, err := g.Exists(); !there || err != nil {
-		t.Fatalf("Exists after Create: %v, %v", there, err)
+	if !exists(t, g) {
+		t.Fatal("not there after Create")
 	}
 	check(t, g.Create())
 	p := start(t, g)
@@ -67,8 +67,8 @@ func TestLifecycle(t *testing.T) {
 	if !slices.Equal(pids, []int{p.cmd.Process.Pid}) {
 		t.Fatalf("Procs = %v, not %d", pids, p.cmd.Process.Pid)
 	}
-	if populated, err := g.Populated(); !populated || err != nil {
-		t.Fatalf("Populated with a process: %v, %v", populated, err)
+	if got := events(t, g); !strings.Contains(got, "populated 1") {
+		t.Fatalf("with a process: %q", got)
 	}
 	if err := g.Remove(); err == nil {
 		t.Fatal("Remove took away a populated group")
@@ -82,16 +82,13 @@ func TestLifecycle(t *testing.T) {
 	check(t, g.WaitEmpty(within(t)))
 	p.waitDead()
 	check(t, g.Remove())
-	if there, err := g.Exists(); there || err != nil {
-		t.Fatalf("Exists after Remove: %v, %v", there, err)
+	if exists(t, g) {
+		t.Fatal("there after Remove")
 	}
 	// What does not exist is empty, dead and removed.
 	check(t, g.Remove())
 	check(t, g.Kill())
 	check(t, g.WaitEmpty(within(t)))
-	if populated, err := g.Populated(); populated || err != nil {
-		t.Fatalf("Populated after Remove: %v, %v", populated, err)
-	}
 	if _, err := g.Usage(); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("Usage after Remove: %v", err)
 	}

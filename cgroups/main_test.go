@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -201,14 +202,49 @@ func group(t *testing.T) *cgroups.Group {
 		if err := root.RemoveTree(ctx); err != nil {
 			t.Error(err)
 		}
-		if left, err := root.Exists(); left || err != nil {
-			t.Errorf("group is left: %v, %v", left, err)
+		if exists(t, root) {
+			t.Error("group is left")
 		}
 	})
-	g, err := root.Child("user")
-	check(t, err)
-	g, err = g.Child("x")
-	check(t, err)
+	g := child(t, root, "user/x")
 	check(t, g.Create())
 	return g
+}
+
+// child names a group below g.
+func child(t *testing.T, g *cgroups.Group, name string) *cgroups.Group {
+	t.Helper()
+	c, err := mount(t).Open(g.Path() + "/" + name)
+	check(t, err)
+	return c
+}
+
+// exists looks for the group in every hierarchy where Create makes it, past the package.
+func exists(t *testing.T, g *cgroups.Group) bool {
+	t.Helper()
+	h := mount(t)
+	roots := []string{h.Unified()}
+	if h.Mode() == cgroups.V1Hybrid {
+		for _, controller := range []string{"cpu", "cpuacct", "memory", "pids"} {
+			roots = append(roots, v1Root(t, controller))
+		}
+	}
+	n := 0
+	for _, root := range roots {
+		if _, err := os.Stat(filepath.Join(root, g.Path())); err == nil {
+			n++
+		}
+	}
+	if n > 0 && n < len(roots) {
+		t.Errorf("group %s is in %d of %d hierarchies", g.Path(), n, len(roots))
+	}
+	return n > 0
+}
+
+// events reads cgroup.events past the package.
+func events(t *testing.T, g *cgroups.Group) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(mount(t).Unified(), g.Path(), "cgroup.events"))
+	check(t, err)
+	return string(content)
 }

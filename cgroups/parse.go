@@ -21,16 +21,17 @@ var notControllers = []string{"rw", "ro", "clone_children", "noprefix", "xattr",
 	"cpuset_v2_mode", "favordynmods", "nofavordynmods"}
 
 // parseMountinfo picks the cgroup mounts out of /proc/self/mountinfo (proc(5)).
-// Lines that it does not understand are skipped.
+// Lines that it does not understand are skipped, and so are mounts at a place that
+// mountinfo writes with escapes (a blank, a newline).
 func parseMountinfo(info string) []cgroupMount {
 	var mounts []cgroupMount
 	for line := range strings.Lines(info) {
 		left, right, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
 		f, super := strings.Fields(left), strings.Fields(right)
-		if !ok || len(f) < 6 || len(super) < 3 {
+		if !ok || len(f) < 6 || len(super) < 3 || strings.Contains(f[4], `\`) {
 			continue
 		}
-		m := cgroupMount{root: unescape(f[3]), dir: unescape(f[4])}
+		m := cgroupMount{root: f[3], dir: f[4]}
 		switch super[0] {
 		case "cgroup2":
 			m.v2 = true
@@ -47,25 +48,6 @@ func parseMountinfo(info string) []cgroupMount {
 		mounts = append(mounts, m)
 	}
 	return mounts
-}
-
-// unescape undoes the octal escapes of space, tab, newline and backslash.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // parseKeyed looks a key up in a flat keyed file: lines of "key value".

@@ -13,9 +13,10 @@ const hybridMounts = `31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,m
 34 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory,clone_children
 35 31 0:36 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids,release_agent=/x
 36 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
-37 31 0:38 / /sys/fs/cgroup/uni\040fied rw,relatime - cgroup2 cgroup2 rw
+37 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
 38 31 0:38 /docker/x /elsewhere rw,relatime - cgroup2 cgroup2 rw
 39 31 0:36 / /again/pids rw,relatime - cgroup cgroup rw,pids
+40 31 0:39 / /not\040ours rw,relatime - cgroup cgroup rw,name=other
 `
 
 func TestProbe(t *testing.T) {
@@ -27,8 +28,8 @@ func TestProbe(t *testing.T) {
 		roots                     []string
 	}{
 		{"v2", v2Mount, "cpuset cpu io memory pids\n", V2, "/sys/fs/cgroup", []string{"/sys/fs/cgroup"}},
-		{"hybrid", hybridMounts, "\n", V1Hybrid, "/sys/fs/cgroup/uni fied", []string{
-			"/sys/fs/cgroup/uni fied", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/memory",
+		{"hybrid", hybridMounts, "\n", V1Hybrid, "/sys/fs/cgroup/unified", []string{
+			"/sys/fs/cgroup/unified", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/memory",
 			"/sys/fs/cgroup/pids", "/sys/fs/cgroup/systemd",
 		}},
 		{"v2 without memory", v2Mount, "cpu pids", 0, "", nil},
@@ -68,7 +69,7 @@ func TestHomes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"/sys/fs/cgroup/uni fied/solo-1/user/x", "/sys/fs/cgroup/cpu,cpuacct/solo-1/user/x",
+		"/sys/fs/cgroup/unified/solo-1/user/x", "/sys/fs/cgroup/cpu,cpuacct/solo-1/user/x",
 		"/sys/fs/cgroup/memory/solo-1/user/x", "/sys/fs/cgroup/pids/solo-1/user/x",
 	}
 	if diff := cmp.Diff(want, g.homes()); diff != "" {
@@ -172,9 +173,6 @@ func FuzzParse(f *testing.F) {
 		}
 		if n, err := parseValue(content); err != nil && n != 0 {
 			t.Errorf("%d with %v", n, err)
-		}
-		if _, _, err := parseEvents(content); err == nil && !strings.Contains(content, "populated ") {
-			t.Error("a state out of nothing")
 		}
 	})
 }

@@ -46,8 +46,7 @@ func mover(group string) error {
 
 func TestMoveSelf(t *testing.T) {
 	g := group(t)
-	self, err := g.Child("solod")
-	check(t, err)
+	self := child(t, g, "solod")
 	before, err := os.ReadFile("/proc/self/cgroup")
 	check(t, err)
 	here, err := mount(t).Current()

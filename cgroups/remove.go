@@ -97,15 +97,6 @@ func (g *Group) RemoveTree(ctx context.Context) error {
 	}
 }
 
-// RemoveTree is Open and the group's RemoveTree.
-func (h *Hierarchy) RemoveTree(ctx context.Context, group string) error {
-	g, err := h.Open(group)
-	if err != nil {
-		return err
-	}
-	return g.RemoveTree(ctx)
-}
-
 // killStrays kills the processes that sit in the group or below in some v1
 // hierarchy, whatever their cgroup2 group is.
 func (g *Group) killStrays() error {

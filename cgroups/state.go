@@ -3,7 +3,8 @@ package cgroups
 import (
 	"context"
 	"fmt"
-	"io/fs"
+	"io"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,16 +18,6 @@ func (g *Group) Kill() error {
 		return fmt.Errorf("kill group %s: %w", g.path, err)
 	}
 	return nil
-}
-
-// Populated tells whether a process lives in the group or below. Zombies do not
-// count. A group that does not exist is not populated.
-func (g *Group) Populated() (bool, error) {
-	n, err := readKeyed(g.file("cgroup.events"), "populated")
-	if err != nil && !gone(err) {
-		return false, fmt.Errorf("look into group %s: %w", g.path, err)
-	}
-	return err == nil && n != 0, nil
 }
 
 // WaitEmpty blocks until no process lives in the group and below, or ctx ends.
@@ -58,15 +49,6 @@ func (g *Group) Thaw() error {
 	return nil
 }
 
-// Frozen tells whether every process in the group and below is stopped.
-func (g *Group) Frozen() (bool, error) {
-	n, err := readKeyed(g.file("cgroup.events"), "frozen")
-	if err != nil {
-		return false, fmt.Errorf("look into group %s: %w", g.path, err)
-	}
-	return n == 1, nil
-}
-
 // pollSlice is how long a wait sits in poll(2) before it looks at its context.
 const pollSlice = 20 * time.Millisecond
 
@@ -74,26 +56,26 @@ const pollSlice = 20 * time.Millisecond
 // poll(2) with POLLPRI whenever it changes after a read. The group's absence is
 // an error only when it should be frozen.
 func (g *Group) waitState(ctx context.Context, key string, want uint64) error {
-	file := g.file("cgroup.events")
-	fd, err := open(file, unix.O_RDONLY)
+	f, err := os.Open(g.file("cgroup.events"))
+	if want == 0 && gone(err) {
+		return nil
+	}
 	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	buf := make([]byte, 256)
+	for {
+		n, err := f.ReadAt(buf, 0)
 		if want == 0 && gone(err) {
 			return nil
 		}
-		return &fs.PathError{Op: "open", Path: file, Err: err}
-	}
-	defer func() { _ = unix.Close(fd) }()
-	for {
-		content, err := readAll(fd)
-		if err != nil {
-			if want == 0 && gone(err) {
-				return nil
-			}
-			return &fs.PathError{Op: "read", Path: file, Err: err}
+		if err != nil && err != io.EOF {
+			return err
 		}
-		now, err := parseKeyed(content, key)
+		now, err := parseKeyed(string(buf[:n]), key)
 		if err != nil {
-			return fmt.Errorf("%s: %w", file, err)
+			return fmt.Errorf("%s: %w", f.Name(), err)
 		}
 		if now == want {
 			return nil
@@ -101,9 +83,9 @@ func (g *Group) waitState(ctx context.Context, key string, want uint64) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		set := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
+		set := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}}
 		if _, err := unix.Poll(set, int(pollSlice.Milliseconds())); err != nil && err != unix.EINTR {
-			return fmt.Errorf("poll %s: %w", file, err)
+			return fmt.Errorf("poll %s: %w", f.Name(), err)
 		}
 	}
 }

@@ -19,8 +19,8 @@ func TestFreeze(t *testing.T) {
 	g := group(t)
 	p := start(t, g)
 	check(t, g.Freeze(within(t)))
-	if frozen, err := g.Frozen(); !frozen || err != nil {
-		t.Fatalf("Frozen: %v, %v", frozen, err)
+	if got := events(t, g); !strings.Contains(got, "frozen 1") {
+		t.Fatalf("after Freeze: %q", got)
 	}
 	p.order("hello")
 	answered := make(chan string, 1)
@@ -56,8 +56,7 @@ func TestKillFrozen(t *testing.T) {
 // TestKillTree: a kill reaches the groups below and the children of processes.
 func TestKillTree(t *testing.T) {
 	g := group(t)
-	below, err := g.Child("below")
-	check(t, err)
+	below := child(t, g, "below")
 	check(t, below.Create())
 	p := start(t, below)
 	if got := p.ask("fork 5"); got != "forked 5" {
@@ -83,8 +82,7 @@ func TestKillTree(t *testing.T) {
 func TestRemoveTree(t *testing.T) {
 	g := group(t)
 	h := mount(t)
-	below, err := g.Child("below")
-	check(t, err)
+	below := child(t, g, "below")
 	check(t, below.Create())
 	p := start(t, below)
 	var strays []*process
@@ -103,12 +101,12 @@ func TestRemoveTree(t *testing.T) {
 			t.Fatal("Remove took away groups with strays")
 		}
 	}
-	check(t, h.RemoveTree(within(t), g.Path()))
+	check(t, g.RemoveTree(within(t)))
 	for _, dead := range append(strays, p) {
 		dead.waitDead()
 	}
-	if there, err := g.Exists(); there || err != nil {
-		t.Errorf("Exists after RemoveTree: %v, %v", there, err)
+	if exists(t, g) {
+		t.Error("there after RemoveTree")
 	}
 	if h.Mode() == cgroups.V1Hybrid {
 		for _, controller := range []string{"pids", "freezer", "devices", "name=systemd"} {
@@ -117,10 +115,7 @@ func TestRemoveTree(t *testing.T) {
 			}
 		}
 	}
-	check(t, h.RemoveTree(within(t), g.Path()))
-	if err := h.RemoveTree(within(t), "/"); !errors.Is(err, cgroups.ErrPath) {
-		t.Errorf("RemoveTree of the root: %v", err)
-	}
+	check(t, g.RemoveTree(within(t)))
 }
 
 // TestRemoveTreeAgainstForks removes a group while its processes fork.
@@ -169,10 +164,8 @@ func TestRemoveTreeEndsWithItsContext(t *testing.T) {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	err := g.RemoveTree(ended)
-	there, look := g.Exists()
-	check(t, look)
 	// The kill may have been quick enough; then nothing is left.
-	if err == nil && there {
+	if err == nil && exists(t, g) {
 		t.Error("no error, and the group is there")
 	}
 	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, unix.EBUSY) {

@@ -91,15 +91,6 @@ func (g *Group) pidsEvents() string {
 	return g.v1File("pids", "pids.events")
 }
 
-// MemoryHighEvents counts how often the group was slowed down for being over
-// MemoryHigh; always 0 on v1, which has no such limit.
-func (g *Group) MemoryHighEvents() (uint64, error) {
-	if g.h.mode != V2 {
-		return 0, nil
-	}
-	return readKeyed(g.file("memory.events"), "high")
-}
-
 func readValue(file string) (uint64, error) {
 	content, err := readFile(file)
 	if err != nil {

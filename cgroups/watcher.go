@@ -1,9 +1,10 @@
 package cgroups
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"path"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,35 +17,11 @@ import (
 type EventKind uint8
 
 const (
-	// Empty: no process lives in the group and below any more. It comes at
-	// least once after the last one died, and may be repeated.
-	Empty EventKind = iota + 1
 	// OOM: the kernel killed processes for lack of memory. Count is OOMKills.
-	OOM
+	OOM EventKind = iota + 1
 	// PidsMax: forks were refused. Count is PidsMaxEvents.
 	PidsMax
-	// MemoryHigh: the group was slowed down (v2). Count is MemoryHighEvents.
-	MemoryHigh
-	// MemoryMark: the usage rose over the mark given to SetMark. Count is the
-	// usage in bytes.
-	MemoryMark
 )
-
-func (k EventKind) String() string {
-	switch k {
-	case Empty:
-		return "empty"
-	case OOM:
-		return "oom"
-	case PidsMax:
-		return "pids-max"
-	case MemoryHigh:
-		return "memory-high"
-	case MemoryMark:
-		return "memory-mark"
-	}
-	return "unknown"
-}
 
 // Event is one thing that happened to a watched group. Several of a kind that
 // happen within some milliseconds may be told as one.
@@ -56,62 +33,46 @@ type Event struct {
 }
 
 // Watcher tells what happens to any number of groups. It holds two descriptors
-// (an inotify instance and an eventfd), one goroutine and, per group, one to
-// three inotify watches.
+// (an inotify instance and an eventfd), one goroutine and, per group of a v2 host, two
+// inotify watches.
 //
 // How each event is noticed:
 //
-//	             v2                            v1-hybrid
-//	Empty        inotify on cgroup.events      the same
-//	PidsMax      inotify on pids.events        read pids.events by time
-//	OOM          inotify on memory.events      eventfd on memory.oom_control, counters
-//	MemoryHigh   inotify on memory.events      never
-//	MemoryMark   read memory.current by time   eventfd on memory.usage_in_bytes
+//	          v2                            v1-hybrid
+//	OOM       inotify on memory.events      eventfd on memory.oom_control, counters
+//	PidsMax   inotify on pids.events        read pids.events by time
 //
 // (v1's pids.events signals nothing, measured on Linux 6.18.) By time is every
 // lookInterval, or less often with hundreds of groups.
 //
 // All v1 groups share the eventfd: it also fires when a group is removed, so a
-// wake-up says only "look". It comes before the killed process is counted;
-// the counters are therefore looked at for oomSettle more, and only if the
-// host's own count of OOM kills has moved.
+// wake-up says only "look". It comes before the killed process is counted; so the
+// looks that follow begin close together. The groups' counters are looked at only when
+// the host's own count of OOM kills has moved, and for oomSettle more, since a group's
+// is raised a little later.
 type Watcher struct {
+	v2      bool
 	inotify int
 	event   int
-	closing atomic.Bool
+	closed  atomic.Bool
 	ended   chan struct{}
 	ready   chan struct{}
 
 	mu     sync.Mutex
 	groups map[string]*watched
-	files  map[int32]watchedFile
+	files  map[int32]*watched // by inotify watch
 	// pending holds what Take has not fetched, in order, one of a kind for each
 	// group: it is bounded by the groups.
 	pending []Event
-	closed  bool
-	// timed is how many groups were looked at by time, at the last look.
-	timed int
-	// oomTotal is the host's count at the last look.
-	oomTotal uint64
 }
 
 // watched is a group's state; Watcher.mu guards it.
 type watched struct {
-	group     *Group
-	key       string
-	watches   []int32
-	populated bool
-	frozen    uint64
-	ooms      uint64
-	pidsMax   uint64
-	highs     uint64
-	mark      uint64
-	overMark  bool
-}
-
-type watchedFile struct {
-	w     *watched
-	check func(*Watcher, *watched)
+	group   *Group
+	key     string
+	watches []int32
+	ooms    uint64
+	pidsMax uint64
 }
 
 const (
@@ -119,16 +80,18 @@ const (
 	lookInterval = 250 * time.Millisecond
 	// lookPause is what each group that is looked at adds at least to it.
 	lookPause = time.Millisecond
-	// oomSettle is how long after a v1 OOM notification its kill may be counted.
+	// oomPause is the first of the growing pauses between looks after a wake-up.
+	oomPause = 4 * time.Millisecond
+	// oomSettle is how long after the host's count a v1 group's may be raised.
 	oomSettle = 600 * time.Millisecond
 )
 
-// ErrClosed is returned by Add and SetMark of a closed Watcher.
+// ErrClosed is returned by Add of a closed Watcher.
 var ErrClosed = errors.New("watcher is closed")
 
-// NewWatcher starts a watcher; Close ends it. Its goroutine blocks a thread in
-// poll(2).
-func NewWatcher() (*Watcher, error) {
+// NewWatcher starts a watcher of groups of h; Close ends it. Its goroutine blocks a
+// thread in poll(2).
+func NewWatcher(h *Hierarchy) (*Watcher, error) {
 	in, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("watch groups: inotify_init1: %w", err)
@@ -139,13 +102,9 @@ func NewWatcher() (*Watcher, error) {
 		return nil, fmt.Errorf("watch groups: eventfd: %w", err)
 	}
 	w := &Watcher{
-		inotify: in, event: ev,
+		v2: h.mode == V2, inotify: in, event: ev,
 		ended: make(chan struct{}), ready: make(chan struct{}, 1),
-		groups: map[string]*watched{}, files: map[int32]watchedFile{},
-	}
-	if w.oomTotal, err = hostOOMKills(); err != nil {
-		w.release()
-		return nil, fmt.Errorf("watch groups: %w", err)
+		groups: map[string]*watched{}, files: map[int32]*watched{},
 	}
 	go w.run()
 	return w, nil
@@ -180,39 +139,25 @@ func (w *Watcher) put(e Event) {
 	}
 }
 
-func (w *Watcher) release() {
-	_ = unix.Close(w.inotify)
-	_ = unix.Close(w.event)
-}
-
 // Close stops the goroutine, waits for it and closes the descriptors. Closing twice
 // is fine.
 func (w *Watcher) Close() error {
 	w.mu.Lock()
-	first := !w.closed
-	w.closed = true
+	before := w.closed.Swap(true)
 	w.mu.Unlock()
-	if first {
-		w.closing.Store(true)
-		w.wake()
-		<-w.ended
-		w.release()
+	if before {
+		return nil
 	}
-	return nil
+	_, _ = unix.Write(w.event, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	<-w.ended
+	return errors.Join(unix.Close(w.inotify), unix.Close(w.event))
 }
 
-func (w *Watcher) wake() {
-	// An eventfd counter that is full is readable already.
-	_, _ = retry(func() (int, error) { return unix.Write(w.event, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
-}
-
-// Add watches a group under a key, which must not be in use. Counters count from
-// now, and Empty comes when the group loses its last process; whether it already
-// had none is for the caller to ask (Populated) after Add.
+// Add watches a group under a key, which must not be in use. Counters count from now.
 func (w *Watcher) Add(g *Group, key string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed {
+	if w.closed.Load() {
 		return fmt.Errorf("watch group %s: %w", g.path, ErrClosed)
 	}
 	if w.groups[key] != nil {
@@ -224,9 +169,6 @@ func (w *Watcher) Add(g *Group, key string) error {
 		return fmt.Errorf("watch group %s: %w", g.path, err)
 	}
 	w.groups[key] = n
-	if n.timed() && w.timed == 0 {
-		w.wake()
-	}
 	return nil
 }
 
@@ -235,73 +177,36 @@ func (w *Watcher) Add(g *Group, key string) error {
 func (w *Watcher) Remove(key string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if n := w.groups[key]; n != nil && !w.closed {
+	if n := w.groups[key]; n != nil && !w.closed.Load() {
 		w.detach(n)
 	}
 	delete(w.groups, key)
 	w.pending = slices.DeleteFunc(w.pending, func(e Event) bool { return e.Key == key })
 }
 
-// SetMark asks for MemoryMark when the usage of a watched group rises over bytes;
-// zero asks for none. It comes again only after the usage was seen below.
-func (w *Watcher) SetMark(key string, bytes uint64) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return fmt.Errorf("mark %q: %w", key, ErrClosed)
-	}
-	n := w.groups[key]
-	if n == nil {
-		return fmt.Errorf("mark %q: not watched: %w", key, unix.ENOENT)
-	}
-	if bytes != 0 && n.group.h.mode == V1Hybrid {
-		if err := w.notifyV1(n.group, "memory.usage_in_bytes", " "+decimal(bytes)); err != nil {
-			return fmt.Errorf("mark group %s: %w", n.group.path, err)
-		}
-	}
-	n.mark, n.overMark = bytes, false
-	w.wake()
-	return nil
-}
-
 // attach registers first and reads second, so that no change falls between.
-func (w *Watcher) attach(n *watched) error {
-	if err := w.watch(n, n.group.file("cgroup.events"), (*Watcher).checkPopulated); err != nil {
-		return err
+func (w *Watcher) attach(n *watched) (err error) {
+	if w.v2 {
+		err = cmp.Or(w.watch(n, n.group.file("memory.events")), w.watch(n, n.group.pidsEvents()))
+	} else {
+		err = w.notifyV1(n.group)
 	}
-	if n.group.h.mode == V2 {
-		if err := w.watch(n, n.group.pidsEvents(), (*Watcher).checkPids); err != nil {
-			return err
-		}
-		if err := w.watch(n, n.group.file("memory.events"), (*Watcher).checkMemory); err != nil {
-			return err
-		}
-	} else if err := w.notifyV1(n.group, "memory.oom_control", ""); err != nil {
-		return err
-	}
-	content, err := readFile(n.group.file("cgroup.events"))
 	if err != nil {
 		return err
 	}
-	if n.populated, n.frozen, err = parseEvents(content); err != nil {
-		return err
-	}
 	if n.pidsMax, err = n.group.PidsMaxEvents(); err != nil {
-		return err
-	}
-	if n.highs, err = n.group.MemoryHighEvents(); err != nil {
 		return err
 	}
 	n.ooms, err = n.group.OOMKills()
 	return err
 }
 
-func (w *Watcher) watch(n *watched, file string, check func(*Watcher, *watched)) error {
-	wd, err := retry(func() (int, error) { return unix.InotifyAddWatch(w.inotify, file, unix.IN_MODIFY) })
+func (w *Watcher) watch(n *watched, file string) error {
+	wd, err := unix.InotifyAddWatch(w.inotify, file, unix.IN_MODIFY)
 	if err != nil {
 		return fmt.Errorf("inotify_add_watch %s: %w", file, err)
 	}
-	w.files[int32(wd)] = watchedFile{w: n, check: check}
+	w.files[int32(wd)] = n
 	n.watches = append(n.watches, int32(wd))
 	return nil
 }
@@ -312,30 +217,15 @@ func (w *Watcher) detach(n *watched) {
 		// EINVAL: the group was removed and the watch with it.
 		_, _ = unix.InotifyRmWatch(w.inotify, uint32(wd))
 	}
-	n.watches = nil
 }
 
-// notifyV1 has the shared eventfd signalled by a v1 memory group, until the group
-// is removed or the eventfd closed (cgroup-v1/memory.rst, sections 9 and 10).
-func (w *Watcher) notifyV1(g *Group, name, argument string) error {
-	file := g.v1File("memory", name)
-	fd, err := open(file, unix.O_RDONLY)
+// notifyV1 has the shared eventfd signalled by a v1 memory group's OOM kills, until the
+// group is removed or the eventfd closed (cgroup-v1/memory.rst, section 10).
+func (w *Watcher) notifyV1(g *Group) error {
+	f, err := os.Open(g.v1File("memory", "memory.oom_control"))
 	if err != nil {
-		return fmt.Errorf("open %s: %w", file, err)
+		return err
 	}
-	defer func() { _ = unix.Close(fd) }()
-	control := path.Join(path.Dir(file), "cgroup.event_control")
-	return writeFile(control, fmt.Sprintf("%d %d%s", w.event, fd, argument))
-}
-
-// timed tells whether something of the group has to be looked at by time.
-func (n *watched) timed() bool { return n.group.h.mode == V1Hybrid || n.mark != 0 }
-
-func parseEvents(content string) (populated bool, frozen uint64, err error) {
-	n, err := parseKeyed(content, "populated")
-	if err != nil {
-		return false, 0, err
-	}
-	frozen, err = parseKeyed(content, "frozen")
-	return n != 0, frozen, err
+	defer func() { _ = f.Close() }()
+	return writeFile(g.v1File("memory", "cgroup.event_control"), fmt.Sprintf("%d %d", w.event, f.Fd()))
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 
 func watcher(t *testing.T) *cgroups.Watcher {
 	t.Helper()
-	w, err := cgroups.NewWatcher()
+	w, err := cgroups.NewWatcher(mount(t))
 	check(t, err)
 	t.Cleanup(func() { check(t, w.Close()) })
 	return w
@@ -33,54 +34,7 @@ func await(t *testing.T, w *cgroups.Watcher, key string, kind cgroups.EventKind)
 				}
 			}
 		case <-late:
-			t.Fatalf("no %s event for %s", kind, key)
-		}
-	}
-}
-
-func TestWatchEmpty(t *testing.T) {
-	g := group(t)
-	w := watcher(t)
-	check(t, w.Add(g, "a"))
-	p := start(t, g)
-	check(t, g.Kill())
-	await(t, w, "a", cgroups.Empty)
-	p.waitDead()
-	if populated, err := g.Populated(); populated || err != nil {
-		t.Errorf("Empty, yet populated: %v, %v", populated, err)
-	}
-	// A second life is told as well.
-	p = start(t, g)
-	check(t, p.in.Close())
-	await(t, w, "a", cgroups.Empty)
-}
-
-// TestWatchFreezeIsNotEmpty: cgroup.events changes when a group is frozen, too. What
-// happens to the group beside it later is told later, so by then all was told.
-func TestWatchFreezeIsNotEmpty(t *testing.T) {
-	g, later := group(t), group(t)
-	w := watcher(t)
-	start(t, g)
-	check(t, w.Add(g, "frozen"))
-	check(t, w.Add(later, "later"))
-	check(t, g.Freeze(within(t)))
-	check(t, g.Thaw())
-	start(t, later)
-	check(t, later.Kill())
-	for late := time.After(patience); ; {
-		select {
-		case <-w.Ready():
-		case <-late:
-			t.Fatal("no event of the other group")
-		}
-		events := w.Take()
-		for _, e := range events {
-			if e.Key == "frozen" {
-				t.Fatalf("freezing told %v", e)
-			}
-		}
-		if len(events) > 0 {
-			return
+			t.Fatalf("no event %d for %s", kind, key)
 		}
 	}
 }
@@ -134,43 +88,6 @@ func TestWatchPids(t *testing.T) {
 	}
 }
 
-func TestWatchMark(t *testing.T) {
-	g := group(t)
-	w := watcher(t)
-	check(t, g.Set(cgroups.Limits{MemoryMax: 512 << 20}))
-	check(t, w.Add(g, "a"))
-	check(t, w.SetMark("a", 40<<20))
-	p := start(t, g)
-	if got := p.ask("hold %d", 64<<20); got != "held" {
-		t.Fatalf("hold: %q", got)
-	}
-	if e := await(t, w, "a", cgroups.MemoryMark); e.Count <= 40<<20 {
-		t.Errorf("mark event %+v", e)
-	}
-	check(t, w.SetMark("a", 0))
-	if err := w.SetMark("b", 1); err == nil {
-		t.Error("SetMark of a group that is not watched")
-	}
-}
-
-func TestWatchHigh(t *testing.T) {
-	g := group(t)
-	if mount(t).Mode() != cgroups.V2 {
-		if n, err := g.MemoryHighEvents(); n != 0 || err != nil {
-			t.Errorf("MemoryHighEvents on v1: %d, %v", n, err)
-		}
-		return
-	}
-	w := watcher(t)
-	check(t, g.Set(cgroups.Limits{MemoryHigh: 24 << 20, MemoryMax: 512 << 20}))
-	check(t, w.Add(g, "a"))
-	p := start(t, g)
-	p.order("hold %d", 40<<20)
-	if e := await(t, w, "a", cgroups.MemoryHigh); e.Count == 0 {
-		t.Errorf("high event %+v", e)
-	}
-}
-
 // TestWatchMany: the descriptors do not grow with the groups, and every group is told
 // apart.
 func TestWatchMany(t *testing.T) {
@@ -178,11 +95,10 @@ func TestWatchMany(t *testing.T) {
 	w := watcher(t)
 	const n = 20
 	var groups []*cgroups.Group
-	var victims []*process
 	for i := range n {
-		c, err := g.Child(fmt.Sprint(i))
-		check(t, err)
+		c := child(t, g, fmt.Sprint(i))
 		check(t, c.Create())
+		check(t, c.Set(cgroups.Limits{PidsMax: 20}))
 		groups = append(groups, c)
 	}
 	before := descriptors(t)
@@ -192,35 +108,34 @@ func TestWatchMany(t *testing.T) {
 	// The watcher's own looks open a file for a moment.
 	testenv.Eventually(t, patience, fmt.Sprintf("%d descriptors as before watching %d groups", before, n),
 		func() bool { return descriptors(t) == before })
-	for i := 0; i < n; i += 4 {
-		victims = append(victims, start(t, groups[i]))
-	}
-	check(t, g.Kill())
 	missing := map[string]bool{}
 	for i := 0; i < n; i += 4 {
+		start(t, groups[i]).order("fork 30")
 		missing[fmt.Sprint(i)] = true
 	}
 	for late := time.After(patience); len(missing) > 0; {
 		select {
 		case <-w.Ready():
 			for _, e := range w.Take() {
+				if i, err := strconv.Atoi(e.Key); err != nil || i%4 != 0 {
+					t.Errorf("event of another group: %+v", e)
+				}
 				delete(missing, e.Key)
 			}
 		case <-late:
 			t.Fatalf("no event for %v", missing)
 		}
 	}
-	for _, p := range victims {
-		p.waitDead()
-	}
+	check(t, g.Kill())
+	check(t, g.WaitEmpty(within(t)))
 	for i, c := range groups {
 		w.Remove(fmt.Sprint(i))
 		check(t, c.Remove())
 	}
 }
 
-// TestWatchHammer adds, marks and removes watches while the groups' processes die and
-// the events are taken: for the race detector, and for an end.
+// TestWatchHammer adds and removes watches while the groups' forks are refused and
+// their processes die, and the events are taken: for the race detector, and for an end.
 func TestWatchHammer(t *testing.T) {
 	g := group(t)
 	w := watcher(t)
@@ -228,23 +143,25 @@ func TestWatchHammer(t *testing.T) {
 	victims := make([][]*process, workers)
 	groups := make([]*cgroups.Group, workers)
 	for i := range workers {
-		var err error
-		groups[i], err = g.Child(fmt.Sprint(i))
-		check(t, err)
+		groups[i] = child(t, g, fmt.Sprint(i))
 		check(t, groups[i].Create())
 		for range rounds {
 			victims[i] = append(victims[i], start(t, groups[i]))
 		}
+		u, err := groups[i].Usage()
+		check(t, err)
+		check(t, groups[i].Set(cgroups.Limits{PidsMax: u.Processes}))
 	}
 	var wg sync.WaitGroup
 	for i := range workers {
 		wg.Go(func() {
 			key := fmt.Sprint(i)
 			for round := range rounds {
+				victim := victims[i][round]
 				err := w.Add(groups[i], key)
-				err = errors.Join(err, w.SetMark(key, uint64(round+1)<<20))
-				err = errors.Join(err, victims[i][round].cmd.Process.Kill())
-				<-victims[i][round].done
+				_, order := fmt.Fprintln(victim.in, "fork 3")
+				err = errors.Join(err, order, victim.cmd.Process.Kill())
+				<-victim.done
 				w.Take()
 				w.Remove(key)
 				if err != nil {
@@ -261,7 +178,7 @@ func TestWatchHammer(t *testing.T) {
 
 func TestWatchRefuses(t *testing.T) {
 	g := group(t)
-	w, err := cgroups.NewWatcher()
+	w, err := cgroups.NewWatcher(mount(t))
 	check(t, err)
 	defer func() { check(t, w.Close()) }()
 	check(t, w.Add(g, "a"))
@@ -271,9 +188,7 @@ func TestWatchRefuses(t *testing.T) {
 	w.Remove("a")
 	w.Remove("a")
 	check(t, w.Add(g, "a"))
-	absent, err := g.Child("absent")
-	check(t, err)
-	if err := w.Add(absent, "b"); !errors.Is(err, os.ErrNotExist) {
+	if err := w.Add(child(t, g, "absent"), "b"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Add of an absent group: %v", err)
 	}
 	check(t, w.Close())
@@ -289,7 +204,7 @@ func TestWatcherLeavesNoDescriptor(t *testing.T) {
 	check(t, g.Create())
 	before := descriptors(t)
 	for range 10 {
-		w, err := cgroups.NewWatcher()
+		w, err := cgroups.NewWatcher(mount(t))
 		check(t, err)
 		check(t, w.Add(g, "a"))
 		check(t, w.Close())

@@ -295,8 +295,6 @@ func (k *Kernel) instanceLimit(inst *instance, e cgroups.Event) {
 		reason = reasonOOM
 	case cgroups.PidsMax:
 		reason = reasonProcesses
-	case cgroups.Empty, cgroups.MemoryHigh, cgroups.MemoryMark:
-		return
 	}
 	if inst.cause != "" {
 		return

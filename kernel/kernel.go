@@ -83,7 +83,7 @@ func Start(root *ipc.Conn, boot *controlv1.Boot, files ipc.Files) (*Kernel, erro
 	if err := errors.Join(k.sweep(), prepareState(boot.GetStateDir())); err != nil {
 		return nil, err
 	}
-	if k.watch, err = cgroups.NewWatcher(); err != nil {
+	if k.watch, err = cgroups.NewWatcher(k.hier); err != nil {
 		return nil, err
 	}
 	if k.code, err = library.Open(boot.GetStateDir()); err != nil {

@@ -234,8 +234,7 @@ func limitsOf(r *solov1.Resources) cgroups.Limits {
 }
 
 func quotaOf(millis uint32) cgroups.Limits {
-	const period = 100_000
-	return cgroups.Limits{CPUQuotaUsec: uint64(millis) * period / 1000, CPUPeriodUsec: period}
+	return cgroups.Limits{CPUQuotaUsec: uint64(millis) * cgroups.PeriodUsec / 1000}
 }
 
 // leaseSent takes over what the lease opened.

@@ -186,8 +186,13 @@ func (r *rig) destroy() {
 		<-r.done
 	}
 	h, err := cgroups.Mount()
+	if err != nil {
+		r.t.Error(err)
+		return
+	}
+	g, err := h.Open(r.group)
 	if err == nil {
-		err = h.RemoveTree(context.Background(), r.group)
+		err = g.RemoveTree(context.Background())
 	}
 	if err != nil {
 		r.t.Error(err)
