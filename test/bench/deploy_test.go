@@ -82,7 +82,7 @@ func crashes(tb testing.TB, n int) []row {
 	var pid int
 	var stream watch
 	var cancel context.CancelFunc
-	var own series
+	var exited, ready series
 	o := operation{
 		prepare: func() {
 			req := host(s.first)
@@ -104,7 +104,8 @@ func crashes(tb testing.TB, n int) []row {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 				tb.Fatalf("kill process %d: %v", pid, err)
 			}
-			own = append(own, float64(awaitReady(tb, stream).Sub(killed)))
+			end, start := awaitReady(tb, stream)
+			exited, ready = append(exited, float64(end.Sub(killed))), append(ready, float64(start.Sub(killed)))
 		},
 		clean: func() {
 			cancel()
@@ -114,21 +115,25 @@ func crashes(tb testing.TB, n int) []row {
 	got := inTurn(n, o)
 	return []row{
 		{name: "crash to ready, event received", own: got[0], targets: []target{{median, 3 * ms}}},
-		{name: "crash to ready, event's own time", own: own[1:]},
+		{name: "crash to ready, event's own time", own: ready[1:]},
+		{name: "crash to exited, event's own time", own: exited[1:]},
 	}
 }
 
-// awaitReady reads events until the service is ready and answers when that was, by the
-// event.
-func awaitReady(tb testing.TB, stream watch) time.Time {
+// awaitReady reads events until the service is ready and answers when it was, and when
+// the instance before had exited, by the events.
+func awaitReady(tb testing.TB, stream watch) (exited, ready time.Time) {
 	tb.Helper()
 	for {
 		m, err := stream.Recv()
 		if err != nil {
 			tb.Fatalf("watch: %v", err)
 		}
-		if m.GetEvent().GetType() == "ready" {
-			return m.GetTime().AsTime()
+		switch m.GetEvent().GetType() {
+		case "exited":
+			exited = m.GetTime().AsTime()
+		case "ready":
+			return exited, m.GetTime().AsTime()
 		}
 	}
 }

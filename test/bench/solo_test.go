@@ -112,9 +112,8 @@ func (s *solo) stop() []string {
 			problems = append(problems, fmt.Sprintf("solod's end: %v\n%s", err, s.said.text()))
 		}
 	case <-time.After(testenv.Scale(3 * patience)):
-		problems = append(problems, fmt.Sprintf("solod ignores SIGTERM\n%s", s.said.text()))
 		_ = s.cmd.Process.Kill()
-		_ = <-s.exited // it was killed: its status says nothing
+		problems = append(problems, fmt.Sprintf("solod ignores SIGTERM: %v\n%s", <-s.exited, s.said.text()))
 	}
 	ours := func(x string) bool { return strings.HasPrefix(x, "cgroup ") || strings.HasPrefix(x, "mount ") }
 	for _, x := range left(s.scope(), s.before, ours) {
