@@ -80,6 +80,10 @@ func (a *actor) die(exit *controlv1.Exit) {
 func (a *actor) bury() {
 	defer close(a.done)
 	_ = a.cmd.Wait()
+	name := a.service()
+	a.st.mu.Lock()
+	a.st.ends = append(a.st.ends, name) // before the kernel can know
+	a.st.mu.Unlock()
 	a.mu.Lock()
 	a.buried = true
 	a.held.Close()

@@ -27,6 +27,8 @@ type stage struct {
 	// on is asked before a system service reacts to a message; true says that it has
 	// been dealt with.
 	on map[string]func(a *actor, m *controlv1.FromKernel) bool
+	// ends are the services whose sandboxes have ended, in order; shells are "".
+	ends []string
 	// said is what the kernel told them, by name.
 	said map[string][]*controlv1.FromKernel
 
