@@ -38,6 +38,17 @@ func programOf(pid int) string {
 	return filepath.Base(name)
 }
 
+// parentOf is the fourth field of /proc/PID/stat (proc_pid_stat(5)).
+func parentOf(pid int) int {
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	var state byte
+	var parent int
+	if end := strings.LastIndexByte(string(stat), ')'); end >= 0 {
+		_, _ = fmt.Sscanf(string(stat[end+1:]), " %c %d", &state, &parent)
+	}
+	return parent
+}
+
 func (x *tester) holdings() holdings {
 	x.Helper()
 	h := holdings{Descriptors: make(map[string][]string)}
@@ -219,7 +230,8 @@ func TestLauncherComesBack(t *testing.T) {
 	pid := x.pid(name)
 	var old int
 	for _, p := range groupPIDs(x.group() + "/launcher") {
-		if programOf(p) == "solo-launcher" {
+		// Not one of its own children, which are about to become sandboxes.
+		if parentOf(p) == x.cmd.Process.Pid {
 			old = p
 		}
 	}
