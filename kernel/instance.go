@@ -216,6 +216,9 @@ func (k *Kernel) started(inst *instance) {
 	if inst.early {
 		k.ready(inst)
 	}
+	// Only now: somebody may be waiting for what is above.
+	k.system.announceLogs(inst)
+	k.system.announceUsage(inst)
 }
 
 // ready: the service is what it promised to be. It may say so itself before

@@ -257,12 +257,9 @@ func (k *Kernel) leaseSent(inst *instance, l *leased) {
 	}
 	inst.control, inst.logs = newPeer(l.control), l.logs
 	go k.listenControl(inst, inst.control)
-	if inst.svc.tier == tierUser {
-		k.system.announceLogs(inst)
-	} else {
+	if inst.svc.tier != tierUser {
 		k.system.relayLogs(inst)
 	}
-	k.system.announceUsage(inst)
 }
 
 // patience is the least time between two messages of one user service that the owner

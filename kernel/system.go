@@ -247,7 +247,7 @@ func joinMonitor(k *Kernel, _ *instance) {
 		LogBytesPerService: cfg.GetLogBytesPerService(), UsageIntervalMs: cfg.GetUsageIntervalMs(),
 	}}})
 	for _, sh := range k.shells.byID {
-		if sh.inst != nil && sh.inst.phase >= phaseLeasing {
+		if sh.inst != nil && sh.inst.phase >= phaseStarted {
 			sys.announceLogs(sh.inst)
 			sys.announceUsage(sh.inst)
 		}
