@@ -2,6 +2,7 @@ package cgroups
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -70,7 +71,7 @@ func (g *Group) waitState(ctx context.Context, key string, want uint64) error {
 		if want == 0 && gone(err) {
 			return nil
 		}
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
 		now, err := parseKeyed(string(buf[:n]), key)
