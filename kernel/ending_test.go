@@ -41,6 +41,12 @@ func (r *rig) stages(from int) (got []string) {
 	return got
 }
 
+// pooled waits until the pool is full: a shell that comes later ends when it comes.
+func (r *rig) pooled() {
+	r.t.Helper()
+	r.until("idle shells", func(k *Kernel) bool { return len(k.shells.idle) == k.shells.target && k.shells.orders == 0 })
+}
+
 func (r *rig) sofar() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -63,14 +69,14 @@ func TestEndingInOrder(t *testing.T) {
 		t.Fatalf("%v", resp)
 	}
 	r.until("a restart that waits", func(k *Kernel) bool { return k.services["backoff"].state() == stateBackoff })
-	r.until("idle shells", func(k *Kernel) bool { return len(k.shells.idle) == k.shells.target && k.shells.orders == 0 })
+	r.pooled()
 	// Somebody waits for a service that will not come.
 	silent := r.request(deployOp(deployment("silent", "silent")))
 	r.until("the silent one", func(k *Kernel) bool {
 		s := k.services["silent"]
 		return s != nil && len(s.slots) == 1 && s.slots[0].inst != nil && s.slots[0].inst.phase == phaseReleased
 	})
-	r.until("idle shells", func(k *Kernel) bool { return len(k.shells.idle) == k.shells.target && k.shells.orders == 0 })
+	r.pooled()
 	from := r.sofar()
 	must(t, r.stop())
 	if diff := cmp.Diff(wholeEnding, r.stages(from)); diff != "" {
@@ -104,6 +110,7 @@ func TestEndingCutsShort(t *testing.T) {
 	kill, remove := r.request(killOp("stopping", false)), r.request(deleteOp("deleting"))
 	stops := func(k *Kernel, name string) bool { return k.services[name].state() == stateStopping }
 	r.until("the stops", func(k *Kernel) bool { return stops(k, "stopping") && stops(k, "deleting") })
+	r.pooled()
 	from := r.sofar()
 	r.order(100 * time.Millisecond)
 	must(t, r.finished())
@@ -145,7 +152,7 @@ func TestEndingWhileShellsAreMade(t *testing.T) {
 			r := newRig(t)
 			r.boot()
 			r.deploy(deployment("a"), stateReady)
-			r.until("idle shells", func(k *Kernel) bool { return len(k.shells.idle) == k.shells.target && k.shells.orders == 0 })
+			r.pooled()
 			held := make(chan struct{})
 			release := sync.OnceFunc(func() { close(held) })
 			t.Cleanup(release)
@@ -206,6 +213,7 @@ func TestEndingWithoutAudit(t *testing.T) {
 	hold := r.hold("solo-audit")
 	r.commits(5, 10)
 	r.deploy(deployment("a"), stateReady)
+	r.pooled()
 	from := r.sofar()
 	r.order(20 * time.Second)
 	r.until("the wait for solo-audit", func(k *Kernel) bool { return k.ending.stage == 4 })
