@@ -53,7 +53,7 @@ func tokenOf(ctx context.Context) string {
 // ask sends a request and waits for its only response, which must carry
 // wantFiles descriptors; the caller owns them. It does not take ownership of files.
 func (s *server) ask(ctx context.Context, req *controlv1.Request, wantFiles int, files ipc.Files) (reply, error) {
-	c, err := s.link.begin(req, files...)
+	c, err := s.link.begin(connectionOf(ctx), req, files...)
 	if err != nil {
 		return reply{}, err
 	}

@@ -7,6 +7,13 @@
 // itself is to bound what a client may make it hold (connections, streams,
 // headers, messages, uploads) and to move bodies into sealed memfds.
 //
+// Whoever can reach a socket can fill it. So of the MaxConnections of a listener only
+// those are safe that are proven: the kernel has answered a call on them with
+// anything but UNAUTHENTICATED (health and reflection do not ask it). A new
+// connection above the limit takes the place of the oldest unproven one, which has
+// had 250 ms for certain; it is refused only when all are proven. Unproven ones end
+// after 30 seconds in any case. What this cannot help against is a holder of a token.
+//
 // It needs no socket(2), connect(2), bind(2) or listen(2): its listeners and its
 // control connection are inherited.
 //
@@ -41,7 +48,8 @@ import (
 const (
 	// MaxMessage is the largest message that a client may send, in bytes.
 	MaxMessage = 4 << 20
-	// MaxConnections is the largest number of open connections per listener.
+	// MaxConnections is the largest number of open connections per listener. Above it
+	// a new one takes the place of one that is not proven; see gate.
 	MaxConnections = 512
 	// MaxStreams is the largest number of calls in flight per connection.
 	MaxStreams = 256
@@ -78,6 +86,9 @@ type Config struct {
 	// UploadIdle is how long an upload may bring nothing before it is ended and makes
 	// room for another; 30 seconds when 0.
 	UploadIdle time.Duration
+	// ProveTime is how long a connection may stay open before the kernel has known the
+	// token of a call on it; 30 seconds when 0.
+	ProveTime time.Duration
 }
 
 // Validate says what is missing or does not fit together.
@@ -124,23 +135,22 @@ func Serve(ctx context.Context, c Config) error {
 	g.link.observer = g.seen.use
 	defer g.seen.use(nil)
 
-	servers := []*server{g.newServer("unix", nil)}
-	listeners := []net.Listener{c.Unix}
+	limit := cmp.Or(c.ProveTime, proveTime)
+	servers := []*server{g.newServer("unix", newGate(c.Unix, MaxConnections, limit), nil)}
 	if c.TCP != nil {
-		servers = append(servers, g.newServer("tcp", credentials.NewTLS(c.TLS)))
-		listeners = append(listeners, c.TCP)
+		servers = append(servers, g.newServer("tcp", newGate(c.TCP, MaxConnections, limit), credentials.NewTLS(c.TLS)))
 	}
 	defer func() {
 		for _, s := range servers {
+			s.gate.cut()
 			s.grpc.Stop()
 		}
 	}()
 
 	failed := make(chan error, len(servers)+1)
-	for i, s := range servers {
-		l := limitConnections(listeners[i], MaxConnections)
+	for _, s := range servers {
 		go func() {
-			if err := s.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			if err := s.grpc.Serve(s.gate); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 				failed <- fmt.Errorf("serve %s: %w", s.transport, err)
 			}
 		}()
@@ -182,11 +192,12 @@ type gateway struct {
 type server struct {
 	*gateway
 	transport string
+	gate      *gate
 	grpc      *grpc.Server
 	health    *health.Server
 }
 
-func (g *gateway) newServer(transport string, creds credentials.TransportCredentials) *server {
+func (g *gateway) newServer(transport string, gate *gate, creds credentials.TransportCredentials) *server {
 	opts := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newBodyCodec()),
 		grpc.MaxRecvMsgSize(MaxMessage),
@@ -199,7 +210,7 @@ func (g *gateway) newServer(transport string, creds credentials.TransportCredent
 	if creds != nil {
 		opts = append(opts, grpc.Creds(creds))
 	}
-	s := &server{gateway: g, transport: transport, grpc: grpc.NewServer(opts...), health: health.NewServer()}
+	s := &server{gateway: g, transport: transport, gate: gate, grpc: grpc.NewServer(opts...), health: health.NewServer()}
 	for _, desc := range []*grpc.ServiceDesc{
 		&api.SoloService_ServiceDesc, &api.LifecycleService_ServiceDesc, &api.ArtifactService_ServiceDesc,
 		&api.AuditService_ServiceDesc, &api.KernelService_ServiceDesc,

@@ -22,7 +22,6 @@ import (
 	"github.com/solo-os/solo/proto/solo/v1/api"
 	"github.com/solo-os/solo/system/gateway"
 	"github.com/solo-os/solo/system/gateway/gatewaytest"
-	"github.com/solo-os/solo/test/testenv"
 )
 
 // peer speaks HTTP/2 by hand, to do what grpc-go's client would not.
@@ -171,28 +170,6 @@ func TestHeaderLimit(t *testing.T) {
 	if code := p.reset(t, 1); code != http2.ErrCodeFrameSize {
 		t.Errorf("the call is reset with %v", code)
 	}
-}
-
-// TestConnectionLimit holds as many connections as are allowed: the next is closed,
-// and one that ends makes room.
-func TestConnectionLimit(t *testing.T) {
-	g := gatewaytest.Start(t, nothing(t), nil)
-	var peers []*peer
-	for range gateway.MaxConnections {
-		peers = append(peers, mustDial(t, g))
-	}
-	if p, err := dial(g); err == nil {
-		_ = p.conn.Close()
-		t.Error("a connection over the limit is served")
-	}
-	_ = peers[0].conn.Close()
-	testenv.Eventually(t, gatewaytest.Patience, "room for a connection", func() bool {
-		p, err := dial(g)
-		if err == nil {
-			_ = p.conn.Close()
-		}
-		return err == nil
-	})
 }
 
 // TestSilentConnection: whoever connects and says nothing is cut off.

@@ -41,6 +41,9 @@ type call struct {
 	id    uint64
 	link  *link
 	reply chan reply
+	// from waits to hear that the kernel knows the caller's token; nil when nobody
+	// does, or not any more. It belongs to link.mu.
+	from *connection
 }
 
 // reply is one response; whoever takes it owns the files.
@@ -66,9 +69,10 @@ func (l *link) send(m *controlv1.FromService, files ...*os.File) error {
 	return l.conn.Send(m, files...)
 }
 
-// begin sends a request and registers for its responses. It gives the request its
-// id and does not take ownership of files. The caller must end the call.
-func (l *link) begin(req *controlv1.Request, files ...*os.File) (*call, error) {
+// begin sends a request that came on a connection, or on none, and registers for its
+// responses. It gives the request its id and does not take ownership of files. The
+// caller must end the call.
+func (l *link) begin(from *connection, req *controlv1.Request, files ...*os.File) (*call, error) {
 	c := &call{link: l, reply: make(chan reply, maxReplies)}
 	l.mu.Lock()
 	if l.calls == nil {
@@ -78,6 +82,9 @@ func (l *link) begin(req *controlv1.Request, files ...*os.File) (*call, error) {
 	l.last++
 	c.id, req.Id = l.last, l.last
 	l.calls[c.id] = c
+	if from.asks() {
+		c.from = from
+	}
 	l.mu.Unlock()
 	if n := proto.Size(req); n > ipc.MaxMessage-envelope {
 		c.forget()
@@ -134,6 +141,7 @@ func (c *call) forget() bool {
 	c.link.mu.Lock()
 	_, live := c.link.calls[c.id]
 	delete(c.link.calls, c.id)
+	c.settle(false)
 	c.link.mu.Unlock()
 	for {
 		select {
@@ -145,6 +153,14 @@ func (c *call) forget() bool {
 		default:
 			return live
 		}
+	}
+}
+
+// settle tells the connection how the call ended for it; link.mu is held.
+func (c *call) settle(known bool) {
+	if c.from != nil {
+		c.from.answered(known)
+		c.from = nil
 	}
 }
 
@@ -219,6 +235,7 @@ func (l *link) deliver(resp *controlv1.Response, files ipc.Files) error {
 	if !resp.GetMore() {
 		delete(l.calls, c.id)
 	}
+	c.settle(codes.Code(resp.GetError().GetCode()) != codes.Unauthenticated)
 	select {
 	case c.reply <- reply{resp, files}:
 		return nil

@@ -21,7 +21,7 @@ func pending(t *testing.T) (*link, *call) {
 	}
 	t.Cleanup(func() { _ = conn.Close(); _ = other.Close() })
 	l := newLink(conn)
-	c, err := l.begin(&controlv1.Request{Op: &controlv1.Request_Info{Info: &solov1.InfoRequest{}}})
+	c, err := l.begin(nil, &controlv1.Request{Op: &controlv1.Request_Info{Info: &solov1.InfoRequest{}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestBeginAfterEnd(t *testing.T) {
 	if _, err := c.next(t.Context()); !errors.Is(err, errGone) {
 		t.Errorf("the call under way: %v", err)
 	}
-	if _, err := l.begin(&controlv1.Request{Op: &controlv1.Request_Info{Info: &solov1.InfoRequest{}}}); !errors.Is(err, errGone) {
+	if _, err := l.begin(nil, &controlv1.Request{Op: &controlv1.Request_Info{Info: &solov1.InfoRequest{}}}); !errors.Is(err, errGone) {
 		t.Errorf("the next call: %v", err)
 	}
 }

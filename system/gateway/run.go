@@ -59,7 +59,7 @@ func (s lifecycleService) Run(stream runStream) error {
 	}
 	req := s.request(ctx)
 	req.Op = &controlv1.Request_Run{Run: &controlv1.RunOp{Deploy: op, TimeoutMs: start.GetTimeoutMs()}}
-	c, err := s.link.begin(req, files...)
+	c, err := s.link.begin(connectionOf(ctx), req, files...)
 	files.Close()
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -160,6 +161,47 @@ func TestStopUnderLoad(t *testing.T) {
 	for range callers {
 		if err := take(t, ended, "the callers"); status.Code(err) != codes.Unavailable {
 			t.Errorf("a caller got %v", err)
+		}
+	}
+}
+
+// TestStopWhileFull: strangers at every place and before the door keep nothing open,
+// and a call in flight is answered.
+func TestStopWhileFull(t *testing.T) {
+	arrived, release := make(chan struct{}, 1), make(chan struct{})
+	g := gatewaytest.Start(t, checking(t, arrived, release), nil)
+	c, ctx := open(t, g), patient(t)
+	killed := make(chan error, 1)
+	go func() {
+		_, err := c.Solo.Kill(ctx, &solov1.KillRequest{Service: "a"})
+		killed <- err
+	}()
+	take(t, arrived, "the call")
+	var strangers []net.Conn
+	for range gateway.MaxConnections + 10 {
+		conn, err := net.Dial("unix", g.Socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		strangers = append(strangers, conn)
+	}
+	mustDial(t, g) // so that all of them had their turn
+	stop(t, g, long)
+	close(release)
+	if err := take(t, killed, "the call to end"); err != nil {
+		t.Errorf("the call in flight: %v", err)
+	}
+	if err := g.Wait(t); err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+	for _, conn := range strangers {
+		if err := conn.SetReadDeadline(time.Now().Add(gatewaytest.Patience)); err != nil {
+			t.Fatal(err)
+		}
+		var ne net.Error
+		if _, err := io.Copy(io.Discard, conn); errors.As(err, &ne) && ne.Timeout() {
+			t.Fatal("a stranger's connection is open")
 		}
 	}
 }
