@@ -1,9 +1,6 @@
 package seccomp
 
-import (
-	"fmt"
-	"strings"
-)
+import "fmt"
 
 // Action is what a filter answers: a SECCOMP_RET_ value with its data in the low 16
 // bits, seccomp(2).
@@ -33,56 +30,31 @@ func (a Action) IsErrno() (n uint16, ok bool) {
 	return uint16(a), a&0xffff0000 == errnoAction
 }
 
-func (a Action) String() string {
-	switch a {
-	case KillProcess:
-		return "KILL_PROCESS"
-	case KillThread:
-		return "KILL_THREAD"
-	case Trap:
-		return "TRAP"
-	case Log:
-		return "LOG"
-	case Allow:
-		return "ALLOW"
-	default:
-		if n, ok := a.IsErrno(); ok {
-			return fmt.Sprintf("ERRNO(%d)", n)
-		}
-		return fmt.Sprintf("ACTION(%#x)", uint32(a))
-	}
+// actions are the OCI names of all but SCMP_ACT_ERRNO. TRACE and NOTIFY need somebody who
+// answers and are refused.
+var actions = map[string]Action{
+	"SCMP_ACT_ALLOW":        Allow,
+	"SCMP_ACT_KILL_PROCESS": KillProcess,
+	"SCMP_ACT_KILL":         KillThread,
+	"SCMP_ACT_KILL_THREAD":  KillThread,
+	"SCMP_ACT_TRAP":         Trap,
+	"SCMP_ACT_LOG":          Log,
 }
 
-// parseAction reads an action's OCI name. TRACE and NOTIFY need somebody who answers
-// and are refused.
+// parseAction reads an action's OCI name.
 func parseAction(name string, errno *uint) (Action, error) {
-	if errno != nil && name != "SCMP_ACT_ERRNO" {
-		return 0, fmt.Errorf("errnoRet with action %q", name)
-	}
-	switch name {
-	case "SCMP_ACT_ALLOW":
-		return Allow, nil
-	case "SCMP_ACT_ERRNO":
-		if errno == nil {
-			return Errno(EPERM), nil
-		}
-		if *errno == 0 || *errno > maxErrno {
-			return 0, fmt.Errorf("errnoRet %d: 1 to %d", *errno, maxErrno)
-		}
+	action, known := actions[name]
+	switch {
+	case name == "SCMP_ACT_ERRNO" && errno == nil:
+		return Errno(EPERM), nil
+	case name == "SCMP_ACT_ERRNO" && (*errno == 0 || *errno > maxErrno):
+		return 0, fmt.Errorf("errnoRet %d: 1 to %d", *errno, maxErrno)
+	case name == "SCMP_ACT_ERRNO":
 		return Errno(uint16(*errno)), nil
-	case "SCMP_ACT_KILL_PROCESS":
-		return KillProcess, nil
-	case "SCMP_ACT_KILL", "SCMP_ACT_KILL_THREAD":
-		return KillThread, nil
-	case "SCMP_ACT_TRAP":
-		return Trap, nil
-	case "SCMP_ACT_LOG":
-		return Log, nil
-	case "":
-		return 0, fmt.Errorf("action is missing")
+	case errno != nil:
+		return 0, fmt.Errorf("errnoRet with action %q", name)
+	case !known:
+		return 0, fmt.Errorf("action %q is unknown or not supported", name)
 	}
-	if strings.HasPrefix(name, "SCMP_ACT_") {
-		return 0, fmt.Errorf("action %q is not supported", name)
-	}
-	return 0, fmt.Errorf("unknown action %q", name)
+	return action, nil
 }

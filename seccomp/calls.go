@@ -2,24 +2,12 @@ package seccomp
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
-// Number is the x86_64 number of a call.
-func Number(name string) (nr uint32, ok bool) {
-	nr, ok = numbers[name]
-	return nr, ok
-}
-
-// Name is the name of an x86_64 call, "" if the number is in no table.
-func Name(nr uint32) string {
-	for name, n := range numbers {
-		if n == nr {
-			return name
-		}
-	}
-	return ""
-}
+// Numbers is the table of the calls of x86_64; the caller owns it.
+func Numbers() map[string]uint32 { return maps.Clone(numbers) }
 
 // Call is one known call and the rules of a profile that name it, in file order.
 type Call struct {
@@ -35,20 +23,13 @@ func (c Call) Mixed() bool {
 
 // Calls lists the calls that the profile has rules for, by number.
 func (p *Profile) Calls() []Call {
-	var calls []Call
-	for name, rules := range p.byName() {
-		nr, ok := numbers[name]
-		if !ok {
-			continue
+	byName := map[string]Call{}
+	for _, r := range p.Rules {
+		for _, name := range r.Names {
+			byName[name] = Call{Name: name, Number: numbers[name], Rules: append(byName[name].Rules, r)}
 		}
-		c := Call{Name: name, Number: nr}
-		for _, i := range rules {
-			c.Rules = append(c.Rules, p.Rules[i])
-		}
-		calls = append(calls, c)
 	}
-	slices.SortFunc(calls, func(a, b Call) int { return cmp.Compare(a.Number, b.Number) })
-	return calls
+	return slices.SortedFunc(maps.Values(byName), func(a, b Call) int { return cmp.Compare(a.Number, b.Number) })
 }
 
 // Range is the numbers from First to Last.
@@ -58,13 +39,8 @@ type Range struct {
 
 // Known lists the ranges of numbers that have a call, ascending and not touching.
 func Known() []Range {
-	all := make([]uint32, 0, len(numbers))
-	for _, nr := range numbers {
-		all = append(all, nr)
-	}
-	slices.Sort(all)
 	var ranges []Range
-	for _, nr := range all {
+	for _, nr := range slices.Sorted(maps.Values(numbers)) {
 		if n := len(ranges); n > 0 && nr <= ranges[n-1].Last+1 {
 			ranges[n-1].Last = nr
 			continue

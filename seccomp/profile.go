@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 const (
@@ -34,11 +35,7 @@ const (
 // Arch is an AUDIT_ARCH_ value as in struct seccomp_data, seccomp(2).
 type Arch uint32
 
-const (
-	ArchX86_64  Arch = 0xc000003e
-	ArchX86     Arch = 0x40000003
-	ArchAarch64 Arch = 0xc00000b7
-)
+const ArchX86_64 Arch = 0xc000003e
 
 // Profile is a checked profile; Parse makes it. It must not be changed.
 type Profile struct {
@@ -77,30 +74,8 @@ type Arg struct {
 	Op       Op
 }
 
-// ErrProfile is what every *ProfileError is.
+// ErrProfile is wrapped by every error about a profile, beside where in it and what.
 var ErrProfile = errors.New("seccomp profile")
-
-// ProfileError is a mistake in a profile.
-type ProfileError struct {
-	// Rule is the index in "syscalls", or -1 for the profile itself.
-	Rule int
-	// Call is the call concerned, if one is.
-	Call    string
-	Problem string
-}
-
-func (e *ProfileError) Error() string {
-	switch {
-	case e.Rule < 0:
-		return "seccomp profile: " + e.Problem
-	case e.Call == "":
-		return fmt.Sprintf("seccomp profile: rule %d: %s", e.Rule, e.Problem)
-	default:
-		return fmt.Sprintf("seccomp profile: rule %d (%s): %s", e.Rule, e.Call, e.Problem)
-	}
-}
-
-func (e *ProfileError) Is(target error) bool { return target == ErrProfile }
 
 // file and the types below are the OCI JSON.
 type file struct {
@@ -124,53 +99,41 @@ type fileArg struct {
 	Op       Op     `json:"op"`
 }
 
-// Parse decodes and checks a profile. All mistakes found are returned, joined, each a
-// *ProfileError.
+// Parse decodes and checks a profile. The error has all mistakes found.
 func Parse(text []byte) (*Profile, error) {
 	if len(text) > MaxProfileBytes {
-		return nil, &ProfileError{Rule: -1, Problem: fmt.Sprintf("%d bytes, at most %d", len(text), MaxProfileBytes)}
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrProfile, len(text), MaxProfileBytes)
 	}
 	var f file
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&f); err != nil {
-		return nil, &ProfileError{Rule: -1, Problem: "decode: " + err.Error()}
+		return nil, fmt.Errorf("%w: decode: %w", ErrProfile, err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, &ProfileError{Rule: -1, Problem: "text after the profile"}
+		return nil, fmt.Errorf("%w: text after the profile", ErrProfile)
 	}
 	var errs []error
-	report := func(rule int, call, problem string, args ...any) {
-		errs = append(errs, &ProfileError{Rule: rule, Call: call, Problem: fmt.Sprintf(problem, args...)})
-	}
-	if len(f.Architectures) == 0 {
-		report(-1, "", "architectures are missing: SCMP_ARCH_X86_64")
-	}
-	for _, a := range f.Architectures {
-		if a != "SCMP_ARCH_X86_64" {
-			report(-1, "", "architecture %q is not the native one; only SCMP_ARCH_X86_64", a)
-		}
+	if !slices.Equal(f.Architectures, []string{"SCMP_ARCH_X86_64"}) {
+		errs = append(errs, fmt.Errorf("%w: architectures are %q, not only the native SCMP_ARCH_X86_64", ErrProfile, f.Architectures))
 	}
 	p := &Profile{}
 	var err error
 	if p.Default, err = parseAction(f.DefaultAction, f.DefaultErrnoRet); err != nil {
-		report(-1, "", "defaultAction: %v", err)
+		errs = append(errs, fmt.Errorf("%w: defaultAction: %w", ErrProfile, err))
 	}
 	for i, r := range f.Syscalls {
 		rule := Rule{Names: r.Names}
 		if rule.Action, err = parseAction(r.Action, r.ErrnoRet); err != nil {
-			report(i, "", "%v", err)
+			errs = append(errs, fmt.Errorf("%w: rule %d: %w", ErrProfile, i, err))
 		}
 		for _, a := range r.Args {
 			rule.Args = append(rule.Args, Arg(a))
 		}
 		p.Rules = append(p.Rules, rule)
 	}
-	if errs == nil {
-		if err := p.Validate(); err != nil {
-			return nil, err
-		}
-		return p, nil
+	if err := errors.Join(append(errs, p.Validate())...); err != nil {
+		return nil, err
 	}
-	return nil, errors.Join(errs...)
+	return p, nil
 }

@@ -26,46 +26,29 @@ import (
 // maxInstructions is BPF_MAXINSNS, linux/bpf_common.h.
 const maxInstructions = 4096
 
-// ErrTooLong is in a CompileError when the program would exceed what the kernel
-// takes (4096 instructions).
-var ErrTooLong = errors.New("the program is too long")
-
-// CompileError says which step failed; errors.Is sees Err. A profile that is wrong
-// gives errors of package seccomp instead.
-type CompileError struct {
-	Op   string
-	Call string
-	Err  error
-}
-
-func (e *CompileError) Error() string {
-	if e.Call != "" {
-		return fmt.Sprintf("seccomp compile: %s %s: %v", e.Op, e.Call, e.Err)
-	}
-	return fmt.Sprintf("seccomp compile: %s: %v", e.Op, e.Err)
-}
-
-func (e *CompileError) Unwrap() error { return e.Err }
+// ErrTooLong says that the program would exceed what the kernel takes.
+var ErrTooLong = fmt.Errorf("the program is longer than %d instructions", maxInstructions)
 
 // Compile turns an OCI profile (JSON) into an array of struct sock_filter that means
-// what model.Decide says. It does not block. Errors are *CompileError, or
-// errors of seccomp.Parse. Only x86_64 hosts are supported; elsewhere the error is
+// what model.Decide says. It does not block. Errors name the step that failed, or are those
+// of seccomp.Parse. Only x86_64 hosts are supported; elsewhere the error is
 // errors.ErrUnsupported.
 func Compile(profile []byte) ([]byte, error) {
 	p, err := seccomp.Parse(profile)
 	if err != nil {
 		return nil, err
 	}
-	return CompileProfile(p)
+	program, err := CompileProfile(p)
+	if err != nil {
+		return nil, fmt.Errorf("seccomp compile: %w", err)
+	}
+	return program, nil
 }
 
 // CompileProfile is Compile for a profile that is parsed and validated.
 func CompileProfile(p *seccomp.Profile) ([]byte, error) {
 	if runtime.GOARCH != "amd64" {
-		return nil, &CompileError{Op: "architecture " + runtime.GOARCH, Err: errors.ErrUnsupported}
-	}
-	if err := p.Validate(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("architecture %s: %w", runtime.GOARCH, errors.ErrUnsupported)
 	}
 	head, err := prologue(p)
 	if err != nil {
@@ -77,7 +60,7 @@ func CompileProfile(p *seccomp.Profile) ([]byte, error) {
 	}
 	program := append(seccomp.Encode(head), body...)
 	if list, err := seccomp.Decode(program); err != nil || len(list) > maxInstructions {
-		return nil, &CompileError{Op: "join", Err: ErrTooLong}
+		return nil, ErrTooLong
 	}
 	return program, nil
 }
@@ -86,15 +69,15 @@ func CompileProfile(p *seccomp.Profile) ([]byte, error) {
 func tree(p *seccomp.Profile) ([]byte, error) {
 	filter, err := libseccomp.NewFilter(scmpAction(p.Default))
 	if err != nil {
-		return nil, &CompileError{Op: "new filter", Err: err}
+		return nil, fmt.Errorf("new filter: %w", err)
 	}
 	defer filter.Release()
 	if err := filter.SetBadArchAction(libseccomp.ActKillProcess); err != nil {
-		return nil, &CompileError{Op: "set bad architecture action", Err: err}
+		return nil, fmt.Errorf("set bad architecture action: %w", err)
 	}
 	// Level 2 is the binary tree; libseccomp 2.5 and later.
 	if err := filter.SetOptimize(2); err != nil {
-		return nil, &CompileError{Op: "set optimize", Err: err}
+		return nil, fmt.Errorf("set optimize: %w", err)
 	}
 	for _, c := range p.Calls() {
 		if c.Mixed() {
@@ -102,7 +85,7 @@ func tree(p *seccomp.Profile) ([]byte, error) {
 		}
 		for _, r := range c.Rules {
 			if err := addRule(filter, c.Number, r); err != nil {
-				return nil, &CompileError{Op: "add rule", Call: c.Name, Err: err}
+				return nil, fmt.Errorf("add rule %s: %w", c.Name, err)
 			}
 		}
 	}
@@ -113,15 +96,11 @@ func tree(p *seccomp.Profile) ([]byte, error) {
 func addRule(filter *libseccomp.ScmpFilter, nr uint32, r seccomp.Rule) error {
 	var conds []libseccomp.ScmpCondition
 	for _, a := range r.Args {
-		op, ok := scmpOps[a.Op]
-		if !ok {
-			return fmt.Errorf("op %q: %w", string(a.Op), errors.ErrUnsupported)
-		}
 		values := []uint64{a.Value}
 		if a.Op == seccomp.MaskedEqual {
 			values = append(values, a.ValueTwo)
 		}
-		c, err := libseccomp.MakeCondition(a.Index, op, values...)
+		c, err := libseccomp.MakeCondition(a.Index, scmpOps[a.Op], values...)
 		if err != nil {
 			return err
 		}
@@ -167,19 +146,15 @@ func scmpAction(a seccomp.Action) libseccomp.ScmpAction {
 func export(filter *libseccomp.ScmpFilter) ([]byte, error) {
 	fd, err := unix.MemfdCreate("seccomp", unix.MFD_CLOEXEC)
 	if err != nil {
-		return nil, &CompileError{Op: "memfd_create", Err: err}
+		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "seccomp")
 	defer func() { _ = f.Close() }()
 	if err := filter.ExportBPF(f); err != nil {
-		return nil, &CompileError{Op: "export", Err: err}
+		return nil, fmt.Errorf("export: %w", err)
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, &CompileError{Op: "export", Err: err}
+		return nil, fmt.Errorf("export: %w", err)
 	}
-	program, err := io.ReadAll(f)
-	if err != nil {
-		return nil, &CompileError{Op: "export", Err: err}
-	}
-	return program, nil
+	return io.ReadAll(f)
 }

@@ -3,12 +3,14 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	libseccomp "github.com/seccomp/libseccomp-golang"
 	"pgregory.net/rapid"
 
 	"github.com/solo-os/solo/seccomp"
+	"github.com/solo-os/solo/seccomp/lint"
 	"github.com/solo-os/solo/seccomp/model"
 	"github.com/solo-os/solo/seccomp/profiles"
 )
@@ -59,7 +61,7 @@ func boundary(p *seccomp.Profile) []uint64 {
 func agree(t interface{ Fatalf(string, ...any) }, p *seccomp.Profile, list []seccomp.Instruction, arch seccomp.Arch, nr uint32, args [6]uint64) {
 	got, err := model.Run(list, arch, nr, args)
 	if want := model.Decide(p, arch, nr, args); err != nil || got != want {
-		t.Fatalf("arch %#x, call %d (%s), %#x: program %v (%v), profile %v", arch, nr, seccomp.Name(nr), args, got, err, want)
+		t.Fatalf("arch %#x, call %d (%s), %#x: program %#x (%v), profile %#x", arch, nr, model.Name(nr), args, got, err, want)
 	}
 }
 
@@ -69,7 +71,7 @@ func TestShippedProgramsMeanTheirProfiles(t *testing.T) {
 	for _, name := range profiles.Names() {
 		t.Run(name, func(t *testing.T) {
 			p, list := shipped(t, name)
-			for _, arch := range []seccomp.Arch{seccomp.ArchX86_64, seccomp.ArchX86, seccomp.ArchAarch64, 0} {
+			for _, arch := range []seccomp.Arch{seccomp.ArchX86_64, model.ArchX86, model.ArchAarch64, 0} {
 				for nr := uint32(0); nr < 600; nr++ {
 					agree(t, p, list, arch, nr, [6]uint64{})
 					agree(t, p, list, arch, nr|0x40000000, [6]uint64{})
@@ -115,13 +117,13 @@ func TestNumbersAreLibseccomps(t *testing.T) {
 	resolved := 0
 	for _, r := range seccomp.Known() {
 		for nr := r.First; nr <= r.Last; nr++ {
-			got, err := libseccomp.GetSyscallFromName(seccomp.Name(nr))
+			got, err := libseccomp.GetSyscallFromName(model.Name(nr))
 			if err != nil {
 				continue
 			}
 			resolved++
 			if got != libseccomp.ScmpSyscall(nr) {
-				t.Errorf("%s: %d, libseccomp %d", seccomp.Name(nr), nr, got)
+				t.Errorf("%s: %d, libseccomp %d", model.Name(nr), nr, got)
 			}
 		}
 	}
@@ -153,10 +155,10 @@ func TestAnyProfile(t *testing.T) {
 				p.Rules = p.Rules[:len(p.Rules)-1]
 			}
 		}
-		if p.Validate() != nil {
-			t.Skip("not a valid profile")
-		}
 		program, err := CompileProfile(p)
+		if err != nil && lint.Check(p) != nil {
+			return // libseccomp may refuse what decides nothing
+		}
 		if err != nil {
 			t.Fatalf("%+v: %v", p, err)
 		}
@@ -166,7 +168,7 @@ func TestAnyProfile(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 50 {
-			nr, _ := seccomp.Number(rapid.SampledFrom(names).Draw(t, "call"))
+			nr, _ := model.Number(rapid.SampledFrom(names).Draw(t, "call"))
 			var args [6]uint64
 			for i := range args {
 				args[i] = rapid.SampledFrom(edges).Draw(t, "arg")
@@ -188,9 +190,7 @@ func TestCompileRefuses(t *testing.T) {
 		p.Rules = append(p.Rules, seccomp.Rule{Names: []string{"ioctl"}, Action: seccomp.Errno(uint16(1 + i)),
 			Args: []seccomp.Arg{{Index: 1, Value: uint64(i), Op: seccomp.Equal}}})
 	}
-	_, err := CompileProfile(p)
-	var e *CompileError
-	if !errors.Is(err, ErrTooLong) || !errors.As(err, &e) || e.Call != "ioctl" {
+	if _, err := CompileProfile(p); !errors.Is(err, ErrTooLong) || !strings.Contains(err.Error(), "ioctl") {
 		t.Errorf("60 mixed rules: %v", err)
 	}
 }

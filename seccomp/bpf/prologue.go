@@ -59,8 +59,7 @@ func prologue(p *seccomp.Profile) ([]seccomp.Instruction, error) {
 		}
 		block := decide(c, p.Default)
 		if len(block) > 255 {
-			return nil, &CompileError{Op: "rules with different actions", Call: c.Name,
-				Err: fmt.Errorf("%d instructions: %w", len(block), ErrTooLong)}
+			return nil, fmt.Errorf("rules of %s with different actions: %w, %d of 255 for one call", c.Name, ErrTooLong, len(block))
 		}
 		list = append(list, seccomp.Instruction{Code: jumpEqual, JF: uint8(len(block)), K: c.Number})
 		list = append(list, block...)
@@ -91,67 +90,41 @@ func rule(r seccomp.Rule) []seccomp.Instruction {
 }
 
 // compare falls off its end if the condition holds and otherwise skips rest more
-// instructions. A 64-bit comparison is one of the upper halves, then of the lower.
+// instructions: at most six conditions of six instructions each, so a jump fits its byte.
+// A 64-bit comparison is one of the upper halves, then of the lower.
 func compare(a seccomp.Arg, rest int) []seccomp.Instruction {
 	lo, hi := offArgs+8*uint32(a.Index), offArgs+8*uint32(a.Index)+4
-	vlo, vhi := uint32(a.Value), uint32(a.Value>>32)
-	fail := uint8(min(rest, 255))
+	yes, no := uint8(0), uint8(rest)
+	if a.Op == seccomp.NotEqual || a.Op == seccomp.Less || a.Op == seccomp.LessEqual {
+		// The opposite of Equal, GreaterEqual, Greater.
+		yes, no = no, yes
+	}
+	mask, value := ^uint64(0), a.Value
+	if a.Op == seccomp.MaskedEqual {
+		mask, value = a.Value, a.ValueTwo
+	}
+	vlo, vhi := uint32(value), uint32(value>>32)
 	switch a.Op {
-	case seccomp.MaskedEqual:
+	case seccomp.MaskedEqual, seccomp.Equal, seccomp.NotEqual:
 		return []seccomp.Instruction{
 			{Code: load, K: hi},
-			{Code: and, K: vhi},
-			{Code: jumpEqual, JF: satAdd(fail, 3), K: uint32(a.ValueTwo >> 32)},
+			{Code: and, K: uint32(mask >> 32)},
+			{Code: jumpEqual, JF: no + 3, K: vhi},
 			{Code: load, K: lo},
-			{Code: and, K: vlo},
-			{Code: jumpEqual, JF: fail, K: uint32(a.ValueTwo)},
+			{Code: and, K: uint32(mask)},
+			{Code: jumpEqual, JT: yes, JF: no, K: vlo},
 		}
-	case seccomp.Equal:
-		return []seccomp.Instruction{
-			{Code: load, K: hi},
-			{Code: jumpEqual, JF: satAdd(fail, 2), K: vhi},
-			{Code: load, K: lo},
-			{Code: jumpEqual, JF: fail, K: vlo},
-		}
-	case seccomp.NotEqual:
-		return []seccomp.Instruction{
-			{Code: load, K: hi},
-			{Code: jumpEqual, JF: 2, K: vhi},
-			{Code: load, K: lo},
-			{Code: jumpEqual, JT: fail, K: vlo},
-		}
-	case seccomp.Greater, seccomp.GreaterEqual:
-		code := uint16(jumpAbove)
-		if a.Op == seccomp.GreaterEqual {
-			code = jumpFrom
-		}
-		return []seccomp.Instruction{
-			{Code: load, K: hi},
-			{Code: jumpAbove, JT: 3, K: vhi},
-			{Code: jumpEqual, JF: satAdd(fail, 2), K: vhi},
-			{Code: load, K: lo},
-			{Code: code, JF: fail, K: vlo},
-		}
-	default: // Less, LessEqual: the same turned round
+	default:
 		code := uint16(jumpFrom)
-		if a.Op == seccomp.LessEqual {
+		if a.Op == seccomp.Greater || a.Op == seccomp.LessEqual {
 			code = jumpAbove
 		}
 		return []seccomp.Instruction{
 			{Code: load, K: hi},
-			{Code: jumpAbove, JT: satAdd(fail, 3), K: vhi},
-			{Code: jumpEqual, JF: 2, K: vhi},
+			{Code: jumpAbove, JT: yes + 3, K: vhi},
+			{Code: jumpEqual, JF: no + 2, K: vhi},
 			{Code: load, K: lo},
-			{Code: code, JT: fail, K: vlo},
+			{Code: code, JT: yes, JF: no, K: vlo},
 		}
 	}
-}
-
-// satAdd keeps a jump within its byte. A rule has at most six conditions of six
-// instructions each, so it never saturates.
-func satAdd(a, b uint8) uint8 {
-	if int(a)+int(b) > 255 {
-		return 255
-	}
-	return a + b
 }

@@ -7,8 +7,15 @@ package model
 
 import (
 	"slices"
+	"sync"
 
 	"github.com/solo-os/solo/seccomp"
+)
+
+// Architectures that are not the native one.
+const (
+	ArchX86     seccomp.Arch = 0x40000003
+	ArchAarch64 seccomp.Arch = 0xc00000b7
 )
 
 // x32Bit marks the numbers of the x32 ABI, which share ArchX86_64.
@@ -20,7 +27,7 @@ func Decide(p *seccomp.Profile, arch seccomp.Arch, nr uint32, args [6]uint64) se
 	if arch != seccomp.ArchX86_64 || nr >= x32Bit {
 		return seccomp.KillProcess
 	}
-	name := seccomp.Name(nr)
+	name := Name(nr)
 	if name == "" {
 		return seccomp.Errno(seccomp.ENOSYS)
 	}
@@ -31,6 +38,25 @@ func Decide(p *seccomp.Profile, arch seccomp.Arch, nr uint32, args [6]uint64) se
 	}
 	return p.Default
 }
+
+var numbers = sync.OnceValue(seccomp.Numbers)
+
+var names = sync.OnceValue(func() map[uint32]string {
+	names := map[uint32]string{}
+	for name, nr := range numbers() {
+		names[nr] = name
+	}
+	return names
+})
+
+// Number is the x86_64 number of a call.
+func Number(name string) (nr uint32, ok bool) {
+	nr, ok = numbers()[name]
+	return nr, ok
+}
+
+// Name is the name of an x86_64 call, "" if the number is in no table.
+func Name(nr uint32) string { return names()[nr] }
 
 func matches(r seccomp.Rule, args [6]uint64) bool {
 	return !slices.ContainsFunc(r.Args, func(a seccomp.Arg) bool { return a.Index > 5 || !match(a, args[a.Index]) })

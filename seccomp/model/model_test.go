@@ -29,11 +29,11 @@ func TestDecide(t *testing.T) {
 		{seccomp.ArchX86_64, 100000, 0, seccomp.Errno(seccomp.ENOSYS)},
 		{seccomp.ArchX86_64, x32Bit | 41, 1, seccomp.KillProcess},
 		{seccomp.ArchX86_64, 0xffffffff, 1, seccomp.KillProcess},
-		{seccomp.ArchX86, 41, 1, seccomp.KillProcess},
-		{seccomp.ArchAarch64, 41, 1, seccomp.KillProcess},
+		{ArchX86, 41, 1, seccomp.KillProcess},
+		{ArchAarch64, 41, 1, seccomp.KillProcess},
 	} {
 		if got := Decide(p, c.arch, c.nr, [6]uint64{c.arg0}); got != c.want {
-			t.Errorf("Decide(%#x, %d, %#x) = %v, want %v", c.arch, c.nr, c.arg0, got, c.want)
+			t.Errorf("Decide(%#x, %d, %#x) = %#x, want %#x", c.arch, c.nr, c.arg0, got, c.want)
 		}
 	}
 }
@@ -54,7 +54,7 @@ func TestSimulateRefuses(t *testing.T) {
 		"unknown in jump": {{Code: 0x55}, ret},
 	} {
 		if a, err := Run(list, seccomp.ArchX86_64, 0, [6]uint64{}); !errors.Is(err, seccomp.ErrProgram) {
-			t.Errorf("%s: %v, %v", name, a, err)
+			t.Errorf("%s: %#x, %v", name, a, err)
 		}
 	}
 	for _, n := range []int{0, 7, 9, 4097 * 8} {

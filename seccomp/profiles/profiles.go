@@ -6,9 +6,7 @@
 package profiles
 
 import (
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -41,14 +39,4 @@ func Read(name string) ([]byte, error) {
 		return nil, fmt.Errorf("%w %q", ErrUnknown, name)
 	}
 	return text, nil
-}
-
-// Digest is the SHA-256 of a profile's JSON in hex. The error is ErrUnknown.
-func Digest(name string) (string, error) {
-	text, err := Read(name)
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:]), nil
 }
