@@ -50,43 +50,46 @@ static void unblock_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static int set_rlimits(const struct lease *l, struct step *s)
+static void set_rlimits(const struct lease *l)
 {
 	for (size_t i = 0; i < l->n_rlimits; i++) {
 		struct rlimit r = {l->rlimits[i].soft, l->rlimits[i].hard};
 		char name[16];
 		snprintf(name, sizeof name, "%u", l->rlimits[i].resource);
 		if (setrlimit((int)l->rlimits[i].resource, &r) < 0)
-			return step_fail(s, "setrlimit", name);
+			die("setrlimit", name);
 	}
-	return 0;
 }
 
 // become gives up uid 0 and with it every capability (capabilities(7), "Effect of
 // user ID changes").
-static int become(const struct lease *l, struct step *s)
+static void become(const struct lease *l)
 {
 	const char *cwd = l->cwd && *l->cwd ? l->cwd : "/";
 
 	unblock_signals();
 	if (setsid() < 0)
-		return step_fail(s, "setsid", NULL);
+		die("setsid", NULL);
 	if (setgroups(0, NULL) < 0)
-		return step_fail(s, "setgroups", NULL);
+		die("setgroups", NULL);
 	if (setresgid(l->gid, l->gid, l->gid) < 0)
-		return step_fail(s, "setresgid", NULL);
+		die("setresgid", NULL);
 	if (setresuid(l->uid, l->uid, l->uid) < 0)
-		return step_fail(s, "setresuid", NULL);
+		die("setresuid", NULL);
 	if (chdir(cwd) < 0)
-		return step_fail(s, "chdir", cwd);
-	return 0;
+		die("chdir", cwd);
 }
 
-static int restrict_self(int ruleset, struct step *s)
+// confine is the rest of what a service is under, with its descriptors in their places.
+static void confine(const struct lease *l, int ruleset, const int *fds, int n, int keep[KEEP])
 {
 	if (ruleset >= 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)
-		return step_fail(s, "landlock_restrict_self", NULL);
-	return 0;
+		die("landlock_restrict_self", NULL);
+	if (place(fds, n, keep) < 0)
+		die("place descriptors", NULL);
+	// Only now: a low RLIMIT_NOFILE forbids the copies made above.
+	set_rlimits(l);
+	load_filter(&l->filter, "service filter");
 }
 
 static void add_listen_pid(struct lease *l)
@@ -100,79 +103,58 @@ static void add_listen_pid(struct lease *l)
 	l->env[l->n_env + 1] = NULL;
 }
 
-_Noreturn static void run(struct lease *l, const int *fds, int n, int keep[KEEP], int ruleset)
-{
-	struct child_report r = {0};
-	int status = keep[KEEP_STATUS];
-	char go;
+static const int *status; // where the child tells of itself; place changes its number
 
-	if (become(l, &r.failed) < 0 || restrict_self(ruleset, &r.failed) < 0)
-		goto fail;
-	if (place(fds, n, keep) < 0) {
-		step_fail(&r.failed, "place descriptors", NULL);
-		goto fail;
-	}
-	status = keep[KEEP_STATUS];
-	add_listen_pid(l);
-	// Only now: a low RLIMIT_NOFILE forbids the copies made above.
-	if (set_rlimits(l, &r.failed) < 0)
-		goto fail;
-	if (load_filter(&l->filter, "service filter", &r.failed) < 0)
-		goto fail;
-	// CONTROL is the program's own descriptor 3 by now.
-	if (control_send_empty(keep[KEEP_CONTROL], REPORT_ARMED) < 0) {
-		step_fail(&r.failed, "armed", NULL);
-		goto fail;
-	}
-	ssize_t got;
-	do
-		got = read(keep[KEEP_RELEASE], &go, 1);
-	while (got < 0 && errno == EINTR);
-	if (got != 1)
-		_exit(125);
-	r.executing = 1;
-	if (write(status, &r, sizeof r) != sizeof r)
-		_exit(125);
-	syscall(SYS_execveat, keep[KEEP_PROGRAM], "", l->argv, l->env, AT_EMPTY_PATH);
-	step_fail(&r.failed, "execveat", l->program);
-	r.executing = 0;
-fail:
-	if (write(status, &r, sizeof r) < 0)
+static void tell(const struct step *s)
+{
+	struct child_report r = {0, *s};
+
+	if (write(*status, &r, sizeof r) < 0)
 		_exit(125);
 	_exit(125);
 }
 
-int child_start(const struct lease *l, const int *stdio, const int *descriptors, int program, int ruleset,
-		struct started *out, struct step *s)
+_Noreturn static void run(struct lease *l, const int *fds, int n, int keep[KEEP], int ruleset)
 {
-	int status[2], release[2], fds[MAX_FDS], n = 3 + (int)l->descriptors;
+	struct child_report executing = {.executing = 1};
+	ssize_t got;
+	char go;
 
-	if (pipe2(status, O_CLOEXEC) < 0)
-		return step_fail(s, "pipe", NULL);
-	if (pipe2(release, O_CLOEXEC) < 0) {
-		step_fail(s, "pipe", NULL);
-		close(status[0]);
-		close(status[1]);
-		return -1;
-	}
+	status = &keep[KEEP_STATUS];
+	on_death = tell;
+	become(l);
+	add_listen_pid(l);
+	confine(l, ruleset, fds, n, keep);
+	// CONTROL is the program's own descriptor 3 by now.
+	if (control_send_empty(keep[KEEP_CONTROL], REPORT_ARMED) < 0)
+		die("armed", NULL);
+	do
+		got = read(keep[KEEP_RELEASE], &go, 1);
+	while (got < 0 && errno == EINTR);
+	if (got != 1 || write(*status, &executing, sizeof executing) != sizeof executing)
+		_exit(125);
+	syscall(SYS_execveat, keep[KEEP_PROGRAM], "", l->argv, l->env, AT_EMPTY_PATH);
+	die("execveat", l->program);
+}
+
+struct started child_start(const struct lease *l, const int *stdio, const int *descriptors, int program, int ruleset)
+{
+	int tells[2], release[2], fds[MAX_FDS], n = 3 + (int)l->descriptors;
+
+	if (pipe2(tells, O_CLOEXEC) < 0 || pipe2(release, O_CLOEXEC) < 0)
+		die("pipe", NULL);
 	memcpy(fds, stdio, 3 * sizeof *fds);
 	memcpy(fds + 3, descriptors, l->descriptors * sizeof *fds);
 	pid_t pid = fork();
+	if (pid < 0)
+		die("fork", NULL);
 	if (pid == 0) {
-		int keep[KEEP] = {CONTROL, status[1], release[0], program};
+		int keep[KEEP] = {CONTROL, tells[1], release[0], program};
 		run((struct lease *)l, fds, n, keep, ruleset);
 	}
-	if (pid < 0)
-		step_fail(s, "fork", NULL);
-	close(status[1]);
+	close(tells[1]);
 	close(release[0]);
-	if (pid < 0) {
-		close(status[0]);
-		close(release[1]);
-		return -1;
-	}
-	*out = (struct started){pid, status[0], release[1]};
-	return 0;
+	return (struct started){pid, tells[0], release[1]};
 }
 
 // probe_env is the service's environment without what names its descriptors, which
@@ -189,22 +171,26 @@ static char **probe_env(const struct lease *l)
 	return env;
 }
 
+static void not_executed(const struct step *s)
+{
+	(void)s;
+	_exit(127);
+}
+
 pid_t child_probe(const struct lease *l, char *const *argv, int ruleset)
 {
-	struct step s;
 	pid_t pid = fork();
 
 	if (pid != 0)
 		return pid;
-	if (become(l, &s) < 0)
-		_exit(127);
+	on_death = not_executed;
+	become(l);
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	int program = open(argv[0], O_PATH | O_CLOEXEC);
-	if (null < 0 || program < 0 || restrict_self(ruleset, &s) < 0)
-		_exit(127);
+	if (null < 0 || program < 0)
+		die("open", argv[0]);
 	int fds[3] = {null, null, null}, keep[KEEP] = {null, null, null, program};
-	if (place(fds, 3, keep) < 0 || set_rlimits(l, &s) < 0 || load_filter(&l->filter, "filter", &s) < 0)
-		_exit(127);
+	confine(l, ruleset, fds, 3, keep);
 	syscall(SYS_execveat, keep[KEEP_PROGRAM], "", argv, probe_env(l), AT_EMPTY_PATH);
-	_exit(127);
+	die("execveat", argv[0]);
 }

@@ -14,10 +14,9 @@ struct started {
 	int release; // write end: one byte lets it exec
 };
 
-// child_start forks the program. stdio are the three descriptors and what follows
+// child_start forks the program, or dies. stdio are the three descriptors and what follows
 // the descriptors from 3 on; ruleset as setup_landlock returned it.
-int child_start(const struct lease *l, const int *stdio, const int *descriptors, int program, int ruleset,
-		struct started *out, struct step *s);
+struct started child_start(const struct lease *l, const int *stdio, const int *descriptors, int program, int ruleset);
 
 // What a child writes to its status pipe before it execs or gives up.
 struct child_report {

@@ -35,7 +35,7 @@ static enum { WAITING, LEASED, RELEASED, RUNNING } state;
 
 static struct lease lease;
 static struct started program = {0, -1, -1};
-static int ruleset = -2;
+static int ruleset = -1;
 static int main_pidfd = -1; // of a main process that is no child of ours (yet)
 static int connected = 1;
 
@@ -63,7 +63,7 @@ static void report(enum report_kind kind, const struct pb_out *body, const int *
 		_exit(1);
 }
 
-_Noreturn static void fail(const struct step *s)
+static void fail(const struct step *s)
 {
 	struct pb_out out = {.len = 0};
 
@@ -75,11 +75,8 @@ _Noreturn static void fail(const struct step *s)
 
 _Noreturn static void protocol_error(const char *what)
 {
-	struct step s;
-
 	errno = EPROTO;
-	step_fail(&s, what, NULL);
-	fail(&s);
+	die(what, NULL);
 }
 
 static void refuse(uint64_t id, const struct step *s)
@@ -95,30 +92,21 @@ static void refuse(uint64_t id, const struct step *s)
 // take_lease does all of pid 1's part. Its descriptors are closed on the way.
 static void take_lease(const int *fds, size_t n)
 {
-	struct step s = {.errnum = 0};
 	const int *mounts = fds + 3, *files = mounts + lease.n_mounts, *descriptors = files + lease.n_files;
 
 	if (n != 3 + lease.n_mounts + lease.n_files + lease.descriptors)
 		protocol_error("lease descriptors");
-	int notify = setup_root(&lease, mounts, files, &s);
-	if (notify < 0)
-		fail(&s);
+	int notify = setup_root(&lease, mounts, files);
 	for (const int *fd = mounts; fd < descriptors; fd++)
 		close(*fd);
-	if (setup_privileges(&lease.floor, &s) < 0)
-		fail(&s);
+	setup_privileges(&lease.floor);
 	int exe = open(lease.program, O_PATH | O_CLOEXEC);
-	if (exe < 0) {
-		step_fail(&s, "open", lease.program);
-		fail(&s);
-	}
-	ruleset = setup_landlock(&lease, exe, &s);
-	if (ruleset == -1)
-		fail(&s);
+	if (exe < 0)
+		die("open", lease.program);
+	ruleset = setup_landlock(&lease, exe);
 	report(REPORT_LEASED, NULL, &notify, 1);
 	close(notify);
-	if (child_start(&lease, fds, descriptors, exe, ruleset, &program, &s) < 0)
-		fail(&s);
+	program = child_start(&lease, fds, descriptors, exe, ruleset);
 	close(exe);
 	for (size_t i = 0; i < 3; i++)
 		close(fds[i]);
@@ -293,16 +281,11 @@ static void follow_start(void)
 	if (n == sizeof r)
 		fail(&r.failed);
 	if (!executing) {
-		struct step s = {.errnum = 0};
 		siginfo_t si = {0};
 		waitid(P_PID, (id_t)program.pid, &si, WEXITED | WNOWAIT);
-		errno = EPROTO;
-		step_fail(&s,
-			  si.si_code == CLD_EXITED ? "start: process exited"
-			  : si.si_status == SIGSYS ? "start: killed by its seccomp filter"
-						   : "start: process killed",
-			  NULL);
-		fail(&s);
+		protocol_error(si.si_code == CLD_EXITED ? "start: process exited"
+			       : si.si_status == SIGSYS ? "start: killed by its seccomp filter"
+							: "start: process killed");
 	}
 	close(program.status);
 	program.status = -1;
@@ -416,6 +399,7 @@ int main(void)
 	syscall(SYS_close_range, CONTROL + 1, ~0U, 0); // 4 is our own program
 	int children = children_signal(), more = 0;
 
+	on_death = fail;
 	fcntl(CONTROL, F_SETFD, FD_CLOEXEC);
 	umask(022);
 	if (children < 0)

@@ -16,22 +16,29 @@ struct step {
 // step_fail records errno under "name path" and returns -1.
 int step_fail(struct step *s, const char *name, const char *path);
 
+// die ends this process because of a step that failed, with errno. Every step below ends
+// so: what is not wholly set up never runs a service.
+_Noreturn void die(const char *name, const char *path);
+
+// on_death is how die tells of the step; it does not return. Each process has its own.
+extern void (*on_death)(const struct step *s);
+
 // setup_root makes mount points, moves the detached mounts there, makes directories
 // and files, covers /proc, binds /run/notify and turns the root read-only. The
 // descriptors are those of the lease, in its order, and stay open. It returns the
-// notify socket or -1.
-int setup_root(const struct lease *l, const int *mounts, const int *files, struct step *s);
+// notify socket.
+int setup_root(const struct lease *l, const int *mounts, const int *files);
 
 // setup_privileges leaves pid 1 with KILL, SETUID and SETGID, not dumpable, and under
 // the floor. It cannot be undone.
-int setup_privileges(const struct filter *floor, struct step *s);
+void setup_privileges(const struct filter *floor);
 
 // load_filter installs a seccomp filter for the calling process and its children.
-int load_filter(const struct filter *f, const char *name, struct step *s);
+void load_filter(const struct filter *f, const char *name);
 
 // setup_landlock makes the ruleset that the service and its probes restrict
 // themselves with; the program's own descriptor may be read and executed. It returns
-// a descriptor, -1 on failure, or -2 when the lease asks for no Landlock.
-int setup_landlock(const struct lease *l, int program, struct step *s);
+// a descriptor, or -1 when the lease asks for no Landlock.
+int setup_landlock(const struct lease *l, int program);
 
 #endif
