@@ -10,6 +10,7 @@
 package ipc
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -98,50 +99,57 @@ func RawPair() (a, b *os.File, err error) {
 // FileConn makes a connection of a SOCK_SEQPACKET socket. It takes ownership of f,
 // also when it fails.
 func FileConn(f *os.File) (*Conn, error) {
-	fd := int(f.Fd()) // this sets the descriptor blocking: undo it below
-	for _, want := range []struct {
-		option, value int
-		what          string
-	}{
-		{unix.SO_DOMAIN, unix.AF_UNIX, "AF_UNIX"},
-		{unix.SO_TYPE, unix.SOCK_SEQPACKET, "SOCK_SEQPACKET"},
-	} {
-		v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, want.option)
-		if err == nil && v != want.value {
-			err = fmt.Errorf("socket is not %s", want.what)
-		}
-		if err != nil {
-			_ = f.Close()
-			return nil, fmt.Errorf("control connection: %w", err)
-		}
-	}
-	// A new os.File, so that the runtime's poller takes the descriptor.
-	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-	_ = f.Close()
+	f, raw, err := socket(f, unix.SOCK_SEQPACKET)
 	if err != nil {
-		return nil, fmt.Errorf("dup control connection: %w", err)
+		return nil, fmt.Errorf("control connection: %w", err)
+	}
+	return &Conn{file: f, raw: raw}, nil
+}
+
+// socket gives a Unix socket of a type to the runtime's poller. It takes ownership of f,
+// also when it fails.
+func socket(f *os.File, typ int) (*os.File, syscall.RawConn, error) {
+	domain, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN)
+	got, err2 := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_TYPE)
+	if err = cmp.Or(err, err2); err == nil && (domain != unix.AF_UNIX || got != typ) {
+		err = fmt.Errorf("socket is of domain %d and type %d, not %d and %d", domain, got, unix.AF_UNIX, typ)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, nil, err
+	}
+	if f, err = Pollable(f); err != nil {
+		return nil, nil, err
+	}
+	raw, err := f.SyscallConn()
+	return f, raw, err
+}
+
+// Pollable makes a file of a descriptor that the runtime's poller can wait for: os.NewFile
+// asks whether the descriptor blocks. It takes ownership of f, also when it fails.
+func Pollable(f *os.File) (*os.File, error) {
+	defer func() { _ = f.Close() }()
+	dup, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("dup: %w", err)
 	}
 	if err := unix.SetNonblock(dup, true); err != nil {
 		_ = unix.Close(dup)
-		return nil, fmt.Errorf("control connection: %w", err)
+		return nil, fmt.Errorf("set non-blocking: %w", err)
 	}
-	nf := os.NewFile(uintptr(dup), "control")
-	raw, err := nf.SyscallConn()
-	if err != nil {
-		_ = nf.Close()
-		return nil, fmt.Errorf("control connection: %w", err)
-	}
-	return &Conn{file: nf, raw: raw}, nil
+	return os.NewFile(uintptr(dup), f.Name()), nil
 }
 
 // PassCred makes the system add the sender's credentials to each received message
 // (SO_PASSCRED, unix(7)).
-func (c *Conn) PassCred() error {
-	var err error
-	cerr := c.raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+func (c *Conn) PassCred() error { return set(c.raw, unix.SO_PASSCRED, 1) }
+
+// set sets an option of a socket.
+func set(raw syscall.RawConn, option, value int) (err error) {
+	closed := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, option, value)
 	})
-	return errors.Join(cerr, err)
+	return cmp.Or(closed, err)
 }
 
 // Close ends the connection; it may be called at any time. Calls that are under way
@@ -249,9 +257,8 @@ func (c *Conn) write(data []byte, files []*os.File, wait bool) error {
 // before release. It leaves their blocking mode alone, which File.Fd would change.
 func hold(files []*os.File) (fds []int, release func(), err error) {
 	fds = make([]int, 0, len(files))
-	dups := make([]int, 0, len(files))
 	release = func() {
-		for _, fd := range dups {
+		for _, fd := range fds {
 			_ = unix.Close(fd)
 		}
 	}
@@ -270,7 +277,6 @@ func hold(files []*os.File) (fds []int, release func(), err error) {
 			release()
 			return nil, nil, fmt.Errorf("send descriptor: %w", derr)
 		}
-		dups = append(dups, dup)
 		fds = append(fds, dup)
 	}
 	return fds, release, nil
@@ -306,19 +312,7 @@ func (c *Conn) read() ([]byte, Files, Cred, error) {
 		c.buf = make([]byte, MaxMessage)
 		c.oob = make([]byte, unix.CmsgSpace(MaxFiles*4)+unix.CmsgSpace(unix.SizeofUcred))
 	}
-	var n, oobn, flags int
-	var err error
-	rerr := c.raw.Read(func(fd uintptr) bool {
-		for {
-			n, oobn, flags, _, err = unix.Recvmsg(int(fd), c.buf, c.oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
-			// A peer that closes before it has read everything resets the connection:
-			// the error is reported once, and what the peer had sent is behind it.
-			if err != unix.EINTR && err != unix.ECONNRESET {
-				break
-			}
-		}
-		return err != unix.EAGAIN
-	})
+	n, oobn, flags, err, rerr := recvmsg(c.raw, c.buf, c.oob)
 	if rerr != nil {
 		return nil, nil, Cred{}, c.local("receive", rerr)
 	}
@@ -346,6 +340,22 @@ func (c *Conn) read() ([]byte, Files, Cred, error) {
 		return nil, nil, cred, io.EOF
 	}
 	return c.buf[:n], files, cred, nil
+}
+
+// recvmsg waits for one message. closed is the poller's error: a deadline or a close of
+// our own.
+func recvmsg(raw syscall.RawConn, buf, oob []byte) (n, oobn, flags int, err, closed error) {
+	closed = raw.Read(func(fd uintptr) bool {
+		for {
+			n, oobn, flags, _, err = unix.Recvmsg(int(fd), buf, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+			// A peer that closes before it has read everything resets the connection:
+			// the error is reported once, and what the peer had sent is behind it.
+			if err != unix.EINTR && err != unix.ECONNRESET {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	return n, oobn, flags, err, closed
 }
 
 // exhausted says whether this process has no descriptor left: then it was not the peer

@@ -52,11 +52,5 @@ func (c *Conn) Drain() error {
 // (SO_PASSRIGHTS, Linux 6.16). It returns an error rooted in ENOPROTOOPT on older ones.
 func (c *Conn) RefuseRights() error {
 	const soPassRights = 83
-	var err error
-	if cerr := c.raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, soPassRights, 0)
-	}); cerr != nil {
-		return cerr
-	}
-	return err
+	return set(c.raw, soPassRights, 0)
 }

@@ -30,33 +30,15 @@ type Notification struct {
 // NotifyConn makes a receiver of a bound SOCK_DGRAM socket. It takes ownership of f,
 // also when it fails.
 func NotifyConn(f *os.File) (*Notify, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	_ = f.Close()
+	f, raw, err := socket(f, unix.SOCK_DGRAM)
 	if err != nil {
-		return nil, fmt.Errorf("dup notify socket: %w", err)
-	}
-	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	switch {
-	case err != nil:
-	case typ != unix.SOCK_DGRAM:
-		err = fmt.Errorf("socket type %d is not SOCK_DGRAM", typ)
-	default:
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
-	}
-	if err == nil {
-		err = unix.SetNonblock(fd, true)
-	}
-	if err != nil {
-		_ = unix.Close(fd)
 		return nil, fmt.Errorf("notify socket: %w", err)
 	}
-	nf := os.NewFile(uintptr(fd), "notify")
-	raw, err := nf.SyscallConn()
-	if err != nil {
-		_ = nf.Close()
+	if err := set(raw, unix.SO_PASSCRED, 1); err != nil {
+		_ = f.Close()
 		return nil, fmt.Errorf("notify socket: %w", err)
 	}
-	return &Notify{file: nf, raw: raw}, nil
+	return &Notify{file: f, raw: raw}, nil
 }
 
 // Receive waits for one notification. One that is longer than MaxNotify, or whose
@@ -64,16 +46,7 @@ func NotifyConn(f *os.File) (*Notify, error) {
 func (n *Notify) Receive() (Notification, error) {
 	buf := make([]byte, MaxNotify)
 	oob := make([]byte, unix.CmsgSpace(MaxFiles*4)+unix.CmsgSpace(unix.SizeofUcred))
-	var got, oobn, flags int
-	var err error
-	rerr := n.raw.Read(func(fd uintptr) bool {
-		for {
-			got, oobn, flags, _, err = unix.Recvmsg(int(fd), buf, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
-			if err != unix.EINTR {
-				return err != unix.EAGAIN
-			}
-		}
-	})
+	got, oobn, flags, err, rerr := recvmsg(n.raw, buf, oob)
 	if rerr != nil {
 		_ = n.raw.Control(func(fd uintptr) { drain(int(fd)) })
 		_ = n.file.Close()

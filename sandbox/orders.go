@@ -135,7 +135,7 @@ func (l *Launcher) Prepare(ctx context.Context, p *controlv1.Prepare) (*Shell, e
 		a.files[1:].Close()
 		return nil, step("prepare", err)
 	}
-	pidfd, err := pollable(a.files[1])
+	pidfd, err := ipc.Pollable(a.files[1])
 	if err != nil {
 		_ = conn.Close()
 		a.files[2:].Close()
@@ -159,21 +159,6 @@ func (l *Launcher) Compile(ctx context.Context, profile []byte) ([]byte, error) 
 		return nil, &StepError{Step: "compile", Message: "the launcher's answer is not a BPF program"}
 	}
 	return c.GetProgram(), nil
-}
-
-// pollable makes a file of a descriptor that the runtime's poller can wait for; it
-// takes ownership of f, also when it fails.
-func pollable(f *os.File) (*os.File, error) {
-	defer func() { _ = f.Close() }()
-	dup, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("dup: %w", err)
-	}
-	if err := unix.SetNonblock(dup, true); err != nil {
-		_ = unix.Close(dup)
-		return nil, fmt.Errorf("set non-blocking: %w", err)
-	}
-	return os.NewFile(uintptr(dup), f.Name()), nil
 }
 
 // WaitExit blocks until the process of a pidfd has ended, or the file is closed

@@ -278,7 +278,7 @@ func TestWaitExit(t *testing.T) {
 	_ = r.Close()
 	fd, err := unix.PidfdOpen(c.Process.Pid, 0)
 	must(t, err)
-	pidfd, err := pollable(os.NewFile(uintptr(fd), "pidfd"))
+	pidfd, err := ipc.Pollable(os.NewFile(uintptr(fd), "pidfd"))
 	must(t, err)
 	waited := make(chan error, 1)
 	go func() { waited <- WaitExit(pidfd) }()
@@ -302,7 +302,7 @@ func TestWaitExit(t *testing.T) {
 func TestWaitExitEndsWithTheFile(t *testing.T) {
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	must(t, err)
-	pidfd, err := pollable(os.NewFile(uintptr(fd), "pidfd"))
+	pidfd, err := ipc.Pollable(os.NewFile(uintptr(fd), "pidfd"))
 	must(t, err)
 	waited := make(chan error, 1)
 	go func() { waited <- WaitExit(pidfd) }()

@@ -36,18 +36,6 @@ func ParseRestart(s string) (Restart, error) {
 	return 0, fmt.Errorf("restart %q is none of permanent, transient, temporary", s)
 }
 
-func (r Restart) String() string {
-	switch r {
-	case Permanent:
-		return "permanent"
-	case Transient:
-		return "transient"
-	case Temporary:
-		return "temporary"
-	}
-	return fmt.Sprintf("Restart(%d)", int(r))
-}
-
 // Backoff bounds.
 const (
 	// FirstDelay is the wait before the second restart in a row; the first is at once.

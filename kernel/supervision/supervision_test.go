@@ -133,15 +133,14 @@ func TestStepProperties(t *testing.T) {
 }
 
 func TestParseRestart(t *testing.T) {
-	for _, r := range []Restart{Permanent, Transient, Temporary} {
-		if got, err := ParseRestart(r.String()); err != nil || got != r {
-			t.Errorf("ParseRestart(%v) = %v, %v", r, got, err)
+	for text, want := range map[string]Restart{
+		"": Permanent, "permanent": Permanent, "transient": Transient, "temporary": Temporary,
+	} {
+		if got, err := ParseRestart(text); err != nil || got != want {
+			t.Errorf("ParseRestart(%q) = %v, %v", text, got, err)
 		}
 	}
-	if got, err := ParseRestart(""); err != nil || got != Permanent {
-		t.Errorf("the default is %v, %v", got, err)
-	}
-	for _, bad := range []string{"always", "Permanent", " permanent", Restart(3).String()} {
+	for _, bad := range []string{"always", "Permanent", " permanent", "Restart(3)"} {
 		if _, err := ParseRestart(bad); err == nil {
 			t.Errorf("ParseRestart accepts %q", bad)
 		}
