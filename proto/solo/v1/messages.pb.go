@@ -3676,312 +3676,6 @@ func (x *UploadResponse) GetSize() uint64 {
 	return 0
 }
 
-type InfoRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *InfoRequest) Reset() {
-	*x = InfoRequest{}
-	mi := &file_solo_v1_messages_proto_msgTypes[48]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *InfoRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*InfoRequest) ProtoMessage() {}
-
-func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_solo_v1_messages_proto_msgTypes[48]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
-func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_solo_v1_messages_proto_rawDescGZIP(), []int{48}
-}
-
-type InfoResponse struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Pid      int32                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
-	Version  string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	UptimeMs uint64                 `protobuf:"varint,3,opt,name=uptime_ms,json=uptimeMs,proto3" json:"uptime_ms,omitempty"`
-	// Number of kernel starts on this state directory, this one included.
-	Generation uint64 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
-	// v2 or v1-hybrid.
-	CgroupMode    string `protobuf:"bytes,5,opt,name=cgroup_mode,json=cgroupMode,proto3" json:"cgroup_mode,omitempty"`
-	Services      uint32 `protobuf:"varint,6,opt,name=services,proto3" json:"services,omitempty"`
-	ShellsWaiting uint32 `protobuf:"varint,7,opt,name=shells_waiting,json=shellsWaiting,proto3" json:"shells_waiting,omitempty"`
-	StateDir      string `protobuf:"bytes,8,opt,name=state_dir,json=stateDir,proto3" json:"state_dir,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *InfoResponse) Reset() {
-	*x = InfoResponse{}
-	mi := &file_solo_v1_messages_proto_msgTypes[49]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *InfoResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*InfoResponse) ProtoMessage() {}
-
-func (x *InfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_solo_v1_messages_proto_msgTypes[49]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use InfoResponse.ProtoReflect.Descriptor instead.
-func (*InfoResponse) Descriptor() ([]byte, []int) {
-	return file_solo_v1_messages_proto_rawDescGZIP(), []int{49}
-}
-
-func (x *InfoResponse) GetPid() int32 {
-	if x != nil {
-		return x.Pid
-	}
-	return 0
-}
-
-func (x *InfoResponse) GetVersion() string {
-	if x != nil {
-		return x.Version
-	}
-	return ""
-}
-
-func (x *InfoResponse) GetUptimeMs() uint64 {
-	if x != nil {
-		return x.UptimeMs
-	}
-	return 0
-}
-
-func (x *InfoResponse) GetGeneration() uint64 {
-	if x != nil {
-		return x.Generation
-	}
-	return 0
-}
-
-func (x *InfoResponse) GetCgroupMode() string {
-	if x != nil {
-		return x.CgroupMode
-	}
-	return ""
-}
-
-func (x *InfoResponse) GetServices() uint32 {
-	if x != nil {
-		return x.Services
-	}
-	return 0
-}
-
-func (x *InfoResponse) GetShellsWaiting() uint32 {
-	if x != nil {
-		return x.ShellsWaiting
-	}
-	return 0
-}
-
-func (x *InfoResponse) GetStateDir() string {
-	if x != nil {
-		return x.StateDir
-	}
-	return ""
-}
-
-type TailRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Records after this number; 0 for all.
-	After         uint64 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`
-	Follow        bool   `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TailRequest) Reset() {
-	*x = TailRequest{}
-	mi := &file_solo_v1_messages_proto_msgTypes[50]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TailRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TailRequest) ProtoMessage() {}
-
-func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_solo_v1_messages_proto_msgTypes[50]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
-func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_solo_v1_messages_proto_rawDescGZIP(), []int{50}
-}
-
-func (x *TailRequest) GetAfter() uint64 {
-	if x != nil {
-		return x.After
-	}
-	return 0
-}
-
-func (x *TailRequest) GetFollow() bool {
-	if x != nil {
-		return x.Follow
-	}
-	return false
-}
-
-// TailResponse is one audit record, as the JSON line that is in the log.
-type TailResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Record        string                 `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TailResponse) Reset() {
-	*x = TailResponse{}
-	mi := &file_solo_v1_messages_proto_msgTypes[51]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TailResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TailResponse) ProtoMessage() {}
-
-func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_solo_v1_messages_proto_msgTypes[51]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
-func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_solo_v1_messages_proto_rawDescGZIP(), []int{51}
-}
-
-func (x *TailResponse) GetRecord() string {
-	if x != nil {
-		return x.Record
-	}
-	return ""
-}
-
-// Denial is the detail of every PERMISSION_DENIED and UNAUTHENTICATED.
-type Denial struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// capability; path, egress, syscall and limit are for later versions.
-	Layer         string `protobuf:"bytes,1,opt,name=layer,proto3" json:"layer,omitempty"`
-	Asked         string `protobuf:"bytes,2,opt,name=asked,proto3" json:"asked,omitempty"`
-	MissingRight  string `protobuf:"bytes,3,opt,name=missing_right,json=missingRight,proto3" json:"missing_right,omitempty"`
-	HowToRequest  string `protobuf:"bytes,4,opt,name=how_to_request,json=howToRequest,proto3" json:"how_to_request,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Denial) Reset() {
-	*x = Denial{}
-	mi := &file_solo_v1_messages_proto_msgTypes[52]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Denial) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Denial) ProtoMessage() {}
-
-func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_solo_v1_messages_proto_msgTypes[52]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Denial.ProtoReflect.Descriptor instead.
-func (*Denial) Descriptor() ([]byte, []int) {
-	return file_solo_v1_messages_proto_rawDescGZIP(), []int{52}
-}
-
-func (x *Denial) GetLayer() string {
-	if x != nil {
-		return x.Layer
-	}
-	return ""
-}
-
-func (x *Denial) GetAsked() string {
-	if x != nil {
-		return x.Asked
-	}
-	return ""
-}
-
-func (x *Denial) GetMissingRight() string {
-	if x != nil {
-		return x.MissingRight
-	}
-	return ""
-}
-
-func (x *Denial) GetHowToRequest() string {
-	if x != nil {
-		return x.HowToRequest
-	}
-	return ""
-}
-
 var File_solo_v1_messages_proto protoreflect.FileDescriptor
 
 const file_solo_v1_messages_proto_rawDesc = "" +
@@ -4264,30 +3958,7 @@ const file_solo_v1_messages_proto_rawDesc = "" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"<\n" +
 	"\x0eUploadResponse\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"\r\n" +
-	"\vInfoRequest\"\xf8\x01\n" +
-	"\fInfoResponse\x12\x10\n" +
-	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1b\n" +
-	"\tuptime_ms\x18\x03 \x01(\x04R\buptimeMs\x12\x1e\n" +
-	"\n" +
-	"generation\x18\x04 \x01(\x04R\n" +
-	"generation\x12\x1f\n" +
-	"\vcgroup_mode\x18\x05 \x01(\tR\n" +
-	"cgroupMode\x12\x1a\n" +
-	"\bservices\x18\x06 \x01(\rR\bservices\x12%\n" +
-	"\x0eshells_waiting\x18\a \x01(\rR\rshellsWaiting\x12\x1b\n" +
-	"\tstate_dir\x18\b \x01(\tR\bstateDir\";\n" +
-	"\vTailRequest\x12\x14\n" +
-	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x16\n" +
-	"\x06follow\x18\x02 \x01(\bR\x06follow\"&\n" +
-	"\fTailResponse\x12\x16\n" +
-	"\x06record\x18\x01 \x01(\tR\x06record\"\x7f\n" +
-	"\x06Denial\x12\x14\n" +
-	"\x05layer\x18\x01 \x01(\tR\x05layer\x12\x14\n" +
-	"\x05asked\x18\x02 \x01(\tR\x05asked\x12#\n" +
-	"\rmissing_right\x18\x03 \x01(\tR\fmissingRight\x12$\n" +
-	"\x0ehow_to_request\x18\x04 \x01(\tR\fhowToRequestB.Z,github.com/solo-os/solo/proto/solo/v1;solov1b\x06proto3"
+	"\x04size\x18\x02 \x01(\x04R\x04sizeB.Z,github.com/solo-os/solo/proto/solo/v1;solov1b\x06proto3"
 
 var (
 	file_solo_v1_messages_proto_rawDescOnce sync.Once
@@ -4301,7 +3972,7 @@ func file_solo_v1_messages_proto_rawDescGZIP() []byte {
 	return file_solo_v1_messages_proto_rawDescData
 }
 
-var file_solo_v1_messages_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_solo_v1_messages_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_solo_v1_messages_proto_goTypes = []any{
 	(*DeployRequest)(nil),           // 0: solo.v1.DeployRequest
 	(*Source)(nil),                  // 1: solo.v1.Source
@@ -4351,14 +4022,9 @@ var file_solo_v1_messages_proto_goTypes = []any{
 	(*RunExit)(nil),                 // 45: solo.v1.RunExit
 	(*UploadRequest)(nil),           // 46: solo.v1.UploadRequest
 	(*UploadResponse)(nil),          // 47: solo.v1.UploadResponse
-	(*InfoRequest)(nil),             // 48: solo.v1.InfoRequest
-	(*InfoResponse)(nil),            // 49: solo.v1.InfoResponse
-	(*TailRequest)(nil),             // 50: solo.v1.TailRequest
-	(*TailResponse)(nil),            // 51: solo.v1.TailResponse
-	(*Denial)(nil),                  // 52: solo.v1.Denial
-	nil,                             // 53: solo.v1.DeployRequest.EnvEntry
-	nil,                             // 54: solo.v1.UpdateRequest.ParametersEntry
-	(*timestamppb.Timestamp)(nil),   // 55: google.protobuf.Timestamp
+	nil,                             // 48: solo.v1.DeployRequest.EnvEntry
+	nil,                             // 49: solo.v1.UpdateRequest.ParametersEntry
+	(*timestamppb.Timestamp)(nil),   // 50: google.protobuf.Timestamp
 }
 var file_solo_v1_messages_proto_depIdxs = []int32{
 	1,  // 0: solo.v1.DeployRequest.source:type_name -> solo.v1.Source
@@ -4366,7 +4032,7 @@ var file_solo_v1_messages_proto_depIdxs = []int32{
 	3,  // 2: solo.v1.DeployRequest.binary:type_name -> solo.v1.Binary
 	4,  // 3: solo.v1.DeployRequest.artifact:type_name -> solo.v1.Artifact
 	5,  // 4: solo.v1.DeployRequest.files:type_name -> solo.v1.File
-	53, // 5: solo.v1.DeployRequest.env:type_name -> solo.v1.DeployRequest.EnvEntry
+	48, // 5: solo.v1.DeployRequest.env:type_name -> solo.v1.DeployRequest.EnvEntry
 	6,  // 6: solo.v1.DeployRequest.uses:type_name -> solo.v1.Use
 	11, // 7: solo.v1.DeployRequest.resources:type_name -> solo.v1.Resources
 	12, // 8: solo.v1.DeployRequest.ready:type_name -> solo.v1.Ready
@@ -4381,15 +4047,15 @@ var file_solo_v1_messages_proto_depIdxs = []int32{
 	19, // 17: solo.v1.StatusResponse.service:type_name -> solo.v1.ServiceStatus
 	20, // 18: solo.v1.ServiceStatus.instances:type_name -> solo.v1.InstanceStatus
 	11, // 19: solo.v1.ServiceStatus.resources:type_name -> solo.v1.Resources
-	55, // 20: solo.v1.ServiceStatus.deployed_at:type_name -> google.protobuf.Timestamp
-	55, // 21: solo.v1.InstanceStatus.started_at:type_name -> google.protobuf.Timestamp
+	50, // 20: solo.v1.ServiceStatus.deployed_at:type_name -> google.protobuf.Timestamp
+	50, // 21: solo.v1.InstanceStatus.started_at:type_name -> google.protobuf.Timestamp
 	19, // 22: solo.v1.ListResponse.services:type_name -> solo.v1.ServiceStatus
-	55, // 23: solo.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
+	50, // 23: solo.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
 	27, // 24: solo.v1.WatchResponse.log:type_name -> solo.v1.LogLine
 	28, // 25: solo.v1.WatchResponse.metric:type_name -> solo.v1.Metric
 	29, // 26: solo.v1.WatchResponse.event:type_name -> solo.v1.Event
 	0,  // 27: solo.v1.UpdateRequest.manifest:type_name -> solo.v1.DeployRequest
-	54, // 28: solo.v1.UpdateRequest.parameters:type_name -> solo.v1.UpdateRequest.ParametersEntry
+	49, // 28: solo.v1.UpdateRequest.parameters:type_name -> solo.v1.UpdateRequest.ParametersEntry
 	43, // 29: solo.v1.RunRequest.start:type_name -> solo.v1.RunStart
 	0,  // 30: solo.v1.RunStart.manifest:type_name -> solo.v1.DeployRequest
 	45, // 31: solo.v1.RunResponse.exit:type_name -> solo.v1.RunExit
@@ -4445,7 +4111,7 @@ func file_solo_v1_messages_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_solo_v1_messages_proto_rawDesc), len(file_solo_v1_messages_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   55,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

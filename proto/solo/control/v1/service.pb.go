@@ -3934,7 +3934,7 @@ var File_solo_control_v1_service_proto protoreflect.FileDescriptor
 
 const file_solo_control_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dsolo/control/v1/service.proto\x12\x0fsolo.control.v1\x1a\x16solo/v1/messages.proto\"\xca\x04\n" +
+	"\x1dsolo/control/v1/service.proto\x12\x0fsolo.control.v1\x1a\x16solo/v1/messages.proto\x1a\x14solo/v1/system.proto\"\xca\x04\n" +
 	"\vFromService\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.solo.control.v1.HelloH\x00R\x05hello\x124\n" +
 	"\arequest\x18\x02 \x01(\v2\x18.solo.control.v1.RequestH\x00R\arequest\x121\n" +

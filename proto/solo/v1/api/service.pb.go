@@ -27,7 +27,7 @@ var File_solo_v1_api_service_proto protoreflect.FileDescriptor
 
 const file_solo_v1_api_service_proto_rawDesc = "" +
 	"\n" +
-	"\x19solo/v1/api/service.proto\x12\asolo.v1\x1a\x16solo/v1/messages.proto2\xf9\x03\n" +
+	"\x19solo/v1/api/service.proto\x12\asolo.v1\x1a\x16solo/v1/messages.proto\x1a\x14solo/v1/system.proto2\xf9\x03\n" +
 	"\vSoloService\x129\n" +
 	"\x06Deploy\x12\x16.solo.v1.DeployRequest\x1a\x17.solo.v1.DeployResponse\x129\n" +
 	"\x06Status\x12\x16.solo.v1.StatusRequest\x1a\x17.solo.v1.StatusResponse\x123\n" +
