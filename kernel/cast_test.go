@@ -142,6 +142,13 @@ func auditAck(count uint64, head []byte) *controlv1.FromService {
 	return &controlv1.FromService{Item: &controlv1.FromService_AuditAck{AuditAck: &controlv1.AuditAck{Count: count, Head: head}}}
 }
 
+// total is how many there are.
+func (l *auditLog) total() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.count
+}
+
 // records are the log's lines of an operation on an object.
 func (l *auditLog) records(op, object string) (found []auditLine) {
 	l.mu.Lock()

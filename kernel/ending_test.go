@@ -85,8 +85,8 @@ func TestEndingInOrder(t *testing.T) {
 	if e := r.await(silent).GetError(); e.GetReason() != "SHUTTING_DOWN" {
 		t.Errorf("who waited was told %v", e)
 	}
-	if stops := r.log.records("stop", "test"); len(stops) != 1 || stops[0].Number != r.log.count {
-		t.Errorf("the last record is not that of the stop: %+v of %d", stops, r.log.count)
+	if stops := r.log.records("stop", "test"); len(stops) != 1 || stops[0].Number != r.log.total() {
+		t.Errorf("the last record is not that of the stop: %+v of %d", stops, r.log.total())
 	}
 	r.sound()
 	close(r.over)

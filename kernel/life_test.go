@@ -2,6 +2,9 @@ package kernel
 
 import (
 	"testing"
+	"time"
+
+	"github.com/solo-os/solo/kernel/control"
 )
 
 // TestLife is one service from its deployment to its deletion.
@@ -53,4 +56,53 @@ func TestKernelDies(t *testing.T) {
 	}
 	must(t, r.stop())
 	r.sound()
+}
+
+// TestStartWhileEnding: what ends while the wish for a new start is being stored is
+// neither restarted nor counted against the service.
+func TestStartWhileEnding(t *testing.T) {
+	for name, wish := range map[string]func(k *Kernel, r *request){
+		"start":   func(k *Kernel, r *request) { k.startService(r, startOp("a").GetStart()) },
+		"restart": func(k *Kernel, r *request) { k.restartService(r, restartOp("a").GetRestart()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.boot()
+			m := deployment("a", "stubborn")
+			m.Restart = "temporary" // an end by itself would be the last
+			r.deploy(m, stateReady)
+			a := r.of("a")[0]
+			if name == "start" {
+				r.request(killOp("a", false))
+				r.until("the stop", func(k *Kernel) bool { return k.services["a"].state() == stateStopping })
+			}
+			r.own(func(k *Kernel) {
+				a.die(nil)
+				<-a.done
+				// The owner is here, so the end is an event that waits; it comes before the
+				// word of the store.
+				group := k.services["a"].slots[0].inst.sh.group
+				for {
+					if _, err := group.Procs(); err != nil {
+						break
+					}
+					time.Sleep(time.Millisecond)
+				}
+				time.Sleep(time.Millisecond)
+				wish(k, &request{k: k, id: 1 << 40, op: control.Operation{Name: name, Changes: true}, actor: "test"})
+			})
+			r.until("the new start", func(k *Kernel) bool { return k.services["a"].state() == stateReady })
+			r.own(func(k *Kernel) {
+				s := k.services["a"]
+				if s.live() != 1 || s.slots[0].inst.id == a.id || s.again || s.storing != 0 || s.rec.GetRestarts() != 0 || s.rec.GetDesired() != desiredRunning {
+					t.Errorf("%+v", s)
+				}
+			})
+			r.order(50 * time.Millisecond)
+			must(t, r.finished())
+			if found := r.log.records("exit", "a"); len(found) != 0 {
+				t.Errorf("%+v", found)
+			}
+		})
+	}
 }

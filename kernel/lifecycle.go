@@ -82,7 +82,13 @@ func (k *Kernel) startService(r *request, req *solov1.StartRequest) {
 		return
 	}
 	before := s.rec.GetDesired()
+	if before != desiredRunning {
+		s.storing++
+	}
 	k.intend(r, s, desiredRunning, false, func(err error) {
+		if before != desiredRunning {
+			s.storing--
+		}
 		if !s.intended(r, before, err) {
 			return
 		}
@@ -105,6 +111,7 @@ func (s *service) intended(r *request, before string, err error) bool {
 	if err != nil {
 		if s.rec.GetDesired() == desiredRunning {
 			s.rec.Desired = before
+			s.reconsider()
 			s.changed()
 		}
 		r.refuse(err)
@@ -115,6 +122,20 @@ func (s *service) intended(r *request, before string, err error) bool {
 		return false
 	}
 	return true
+}
+
+// reconsider goes on with what has ended while a wish was being stored that then was not.
+func (s *service) reconsider() {
+	switch {
+	case s.rec.GetDesired() == desiredRunning:
+		for _, sl := range s.slots {
+			if sl.inst == nil && sl.timer == nil && !sl.finished && !s.busy && !s.again {
+				s.k.begin(s, sl)
+			}
+		}
+	case s.live() == 0:
+		s.k.ports.close(s)
+	}
 }
 
 // answered tells the state, when the service has settled if that is asked for.
@@ -163,7 +184,11 @@ func (k *Kernel) restartService(r *request, req *solov1.RestartRequest) {
 		k.record.commit(store.Change{Audit: []store.Entry{{Operation: r.op.Name, Actor: r.actor, Object: s.name, Result: "ok"}}}, done)
 		return
 	}
-	k.intend(r, s, desiredRunning, false, done)
+	s.storing++
+	k.intend(r, s, desiredRunning, false, func(err error) {
+		s.storing--
+		done(err)
+	})
 }
 
 func (k *Kernel) restart(s *service) {

@@ -68,6 +68,9 @@ type service struct {
 	sup     supervision.State
 	// again asks for a new start when everything has ended (restart).
 	again bool
+	// storing counts the wishes for a new start that are not on disk: what ends meanwhile
+	// is not restarted, and fails nothing.
+	storing int
 	// deleting says that the name goes when everything has ended.
 	deleting bool
 	waiters  []waiter
@@ -271,6 +274,7 @@ func (s *service) after(sl *slot, inst *instance, reason string) {
 		if s.live() == 0 {
 			k.revive(s)
 		}
+	case s.storing > 0:
 	default:
 		s.supervise(sl, inst, reason)
 		return
