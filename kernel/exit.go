@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/solo-os/solo/cgroups"
 	"github.com/solo-os/solo/ipc"
 	controlv1 "github.com/solo-os/solo/proto/solo/control/v1"
 	solov1 "github.com/solo-os/solo/proto/solo/v1"
@@ -22,14 +21,16 @@ const (
 
 // reason says why the instance ended, from everything that is known of it: what the
 // kernel did to it, what its group counted, what solo-init reported.
-func (inst *instance) reason(oom uint64) string {
+func (inst *instance) reason(a after) string {
 	switch {
 	case inst.cause != "":
 		return inst.cause
 	case inst.failure != "":
 		return inst.failure
-	case oom > 0:
+	case a.oom > 0:
 		return reasonOOM
+	case a.pids > 0:
+		return reasonProcesses
 	case inst.exit == nil:
 		// Nothing but SIGKILL from outside ends solo-init without a word.
 		return fmt.Sprintf("signal:%d", unix.SIGKILL)
@@ -68,13 +69,13 @@ func (inst *instance) failed(step string, r *controlv1.InitReport) {
 
 // instanceGone is the end of an instance's shell: no process of it lives.
 func (k *Kernel) instanceGone(inst *instance, a after) {
-	k.finish(inst, a.usage, a.oom)
+	k.finish(inst, a)
 }
 
 // finish takes an instance out of its slot and lets the service decide.
-func (k *Kernel) finish(inst *instance, usage cgroups.Usage, oom uint64) {
-	reason := inst.reason(oom)
-	if reason == reasonOOM {
+func (k *Kernel) finish(inst *instance, a after) {
+	reason := inst.reason(a)
+	if reason == reasonOOM || reason == reasonProcesses {
 		k.limit(inst, reason) // the group's word of it may come too late
 	}
 	inst.gone = true
@@ -91,7 +92,7 @@ func (k *Kernel) finish(inst *instance, usage cgroups.Usage, oom uint64) {
 	if inst.slot.inst == inst {
 		inst.slot.inst = nil
 	}
-	s.cpu += usage.CPUUsec
+	s.cpu += a.usage.CPUUsec
 	if inst.id != "" {
 		k.system.toMonitor(&controlv1.FromKernel{Item: &controlv1.FromKernel_InstanceGone{
 			InstanceGone: &controlv1.InstanceGone{Service: s.name, Instance: inst.id},

@@ -16,24 +16,26 @@ func TestReason(t *testing.T) {
 		name string
 		inst instance
 		oom  uint64
+		pids uint64
 		want string
 	}{
-		{"normal", instance{exit: exit(cldExited, 0)}, 0, "exit:0"},
-		{"code", instance{exit: exit(cldExited, 3)}, 0, "exit:3"},
-		{"signal", instance{exit: exit(cldKilled, 15)}, 0, "signal:15"},
-		{"core dump", instance{exit: exit(cldDumped, 11)}, 0, "signal:11"},
-		{"filter", instance{exit: exit(cldDumped, int32(unix.SIGSYS))}, 0, reasonSeccomp},
-		{"memory, the main process killed", instance{exit: exit(cldKilled, 9)}, 1, reasonOOM},
-		{"memory, the main process gave up", instance{exit: exit(cldExited, 1)}, 1, reasonOOM},
-		{"memory, the whole group killed", instance{}, 1, reasonOOM},
-		{"killed by request, and out of memory on the way", instance{cause: reasonKilled}, 1, reasonKilled},
-		{"killed by request, and exited at SIGTERM", instance{cause: reasonKilled, exit: exit(cldExited, 0)}, 0, reasonKilled},
-		{"sandbox", instance{failure: "sandbox step execveat: exec format error"}, 0, "sandbox step execveat: exec format error"},
-		{"without a word", instance{}, 0, "signal:9"},
-		{"handed over", instance{exit: exit(0, 0)}, 0, "exit"},
+		{"normal", instance{exit: exit(cldExited, 0)}, 0, 0, "exit:0"},
+		{"code", instance{exit: exit(cldExited, 3)}, 0, 0, "exit:3"},
+		{"signal", instance{exit: exit(cldKilled, 15)}, 0, 0, "signal:15"},
+		{"core dump", instance{exit: exit(cldDumped, 11)}, 0, 0, "signal:11"},
+		{"filter", instance{exit: exit(cldDumped, int32(unix.SIGSYS))}, 0, 0, reasonSeccomp},
+		{"memory, the main process killed", instance{exit: exit(cldKilled, 9)}, 1, 0, reasonOOM},
+		{"memory, the main process gave up", instance{exit: exit(cldExited, 1)}, 1, 0, reasonOOM},
+		{"memory, the whole group killed", instance{}, 1, 0, reasonOOM},
+		{"a fork refused, the main process gave up", instance{exit: exit(cldExited, 2)}, 0, 1, reasonProcesses},
+		{"killed by request, and out of memory on the way", instance{cause: reasonKilled}, 1, 0, reasonKilled},
+		{"killed by request, and exited at SIGTERM", instance{cause: reasonKilled, exit: exit(cldExited, 0)}, 0, 0, reasonKilled},
+		{"sandbox", instance{failure: "sandbox step execveat: exec format error"}, 0, 0, "sandbox step execveat: exec format error"},
+		{"without a word", instance{}, 0, 0, "signal:9"},
+		{"handed over", instance{exit: exit(0, 0)}, 0, 0, "exit"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got := test.inst.reason(test.oom); got != test.want {
+			if got := test.inst.reason(after{oom: test.oom, pids: test.pids}); got != test.want {
 				t.Errorf("reason %q, want %q", got, test.want)
 			}
 		})

@@ -97,7 +97,7 @@ func (k *Kernel) begin(s *service, sl *slot) {
 	arrived := func(sh *shell, err error) {
 		if err != nil {
 			inst.failure = control.As(err).Message
-			k.finish(inst, cgroups.Usage{}, 0)
+			k.finish(inst, after{})
 			return
 		}
 		inst.sh, inst.id, sh.inst = sh, sh.ID, inst

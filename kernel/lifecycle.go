@@ -96,7 +96,8 @@ func (k *Kernel) startService(r *request, req *solov1.StartRequest) {
 			k.renew(s)
 			s.again = s.live() > 0 // as soon as the old instances have ended
 		}
-		if s.live() == 0 && !s.busy && !s.waiting() {
+		// One that ran, and has failed since, is left alone too.
+		if s.rec.GetDesired() == desiredRunning && s.live() == 0 && !s.busy && !s.waiting() {
 			k.revive(s)
 		}
 		s.answered(req.GetWait(), func(state, reason string) {
@@ -117,7 +118,7 @@ func (s *service) intended(r *request, before string, err error) bool {
 		r.refuse(err)
 		return false
 	}
-	if s.rec.GetDesired() != desiredRunning || s.deleting {
+	if s.rec.GetDesired() == desiredStopped || s.deleting {
 		r.refuse(control.Errorf(control.Aborted, "OVERTAKEN", "%s was stopped meanwhile", s.name))
 		return false
 	}
@@ -193,7 +194,10 @@ func (k *Kernel) restartService(r *request, req *solov1.RestartRequest) {
 
 func (k *Kernel) restart(s *service) {
 	k.renew(s)
-	s.rec.Desired = desiredRunning
+	if s.rec.GetDesired() != desiredRunning {
+		s.rec.Desired = desiredRunning // its plan failed while the wish was being stored
+		s.put("revive", "ok")
+	}
 	if s.live() > 0 {
 		s.again = true
 		s.stop(reasonRestart)

@@ -286,7 +286,9 @@ func (k *Kernel) shellLost(sh *shell, why error) {
 
 // after is what is known when an instance's processes are gone.
 type after struct {
+	// oom and pids count kills for lack of memory, and forks that were refused.
 	oom   uint64
+	pids  uint64
 	usage cgroups.Usage
 	err   error
 }
@@ -306,6 +308,7 @@ func (k *Kernel) reap(sh *shell) {
 	}
 	<-sh.said
 	a.oom, _ = sh.group.OOMKills()
+	a.pids, _ = sh.group.PidsMaxEvents()
 	a.usage, _ = sh.group.Usage()
 	k.watch.Remove(sh.ID)
 	if err := sh.group.Remove(); err != nil {

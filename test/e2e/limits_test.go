@@ -149,7 +149,7 @@ func TestOpenFilesLimit(t *testing.T) {
 // TestLiveUsage: Status says what is used now.
 func TestLiveUsage(t *testing.T) {
 	x := shared(t)
-	name := x.deploy(x.victim("memory 50000000 , spin 300ms , sleep 1h"))
+	name := x.deploy(x.victim("memory 50000000 , spin 3s , sleep 1h"))
 	s := x.await(name, "50 MB and 0.2 s", func(s *solov1.ServiceStatus) bool {
 		return s.GetMemoryBytes() >= 50_000_000 && s.GetCpuUsec() >= 200_000
 	})
