@@ -99,7 +99,7 @@ func RawPair() (a, b *os.File, err error) {
 // FileConn makes a connection of a SOCK_SEQPACKET socket. It takes ownership of f,
 // also when it fails.
 func FileConn(f *os.File) (*Conn, error) {
-	f, raw, err := socket(f, unix.SOCK_SEQPACKET)
+	f, raw, err := socket(f, unix.SOCK_SEQPACKET, "SOCK_SEQPACKET")
 	if err != nil {
 		return nil, fmt.Errorf("control connection: %w", err)
 	}
@@ -108,11 +108,11 @@ func FileConn(f *os.File) (*Conn, error) {
 
 // socket gives a Unix socket of a type to the runtime's poller. It takes ownership of f,
 // also when it fails.
-func socket(f *os.File, typ int) (*os.File, syscall.RawConn, error) {
+func socket(f *os.File, typ int, name string) (*os.File, syscall.RawConn, error) {
 	domain, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN)
 	got, err2 := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_TYPE)
 	if err = cmp.Or(err, err2); err == nil && (domain != unix.AF_UNIX || got != typ) {
-		err = fmt.Errorf("socket is of domain %d and type %d, not %d and %d", domain, got, unix.AF_UNIX, typ)
+		err = fmt.Errorf("socket of domain %d and type %d is not AF_UNIX and %s", domain, got, name)
 	}
 	if err != nil {
 		_ = f.Close()

@@ -30,7 +30,7 @@ type Notification struct {
 // NotifyConn makes a receiver of a bound SOCK_DGRAM socket. It takes ownership of f,
 // also when it fails.
 func NotifyConn(f *os.File) (*Notify, error) {
-	f, raw, err := socket(f, unix.SOCK_DGRAM)
+	f, raw, err := socket(f, unix.SOCK_DGRAM, "SOCK_DGRAM")
 	if err != nil {
 		return nil, fmt.Errorf("notify socket: %w", err)
 	}
