@@ -78,8 +78,9 @@ func TestCut(t *testing.T) {
 	if _, err := first.Read(make([]byte, 1)); err != nil {
 		t.Errorf("the proven connection's other end: %v", err)
 	}
-	if g.room.open != 1 {
-		t.Errorf("%d places are taken", g.room.open)
+	g.room.sweep(time.Now().Add(turnTime))
+	if g.room.taken != 1 {
+		t.Errorf("%d places are taken", g.room.taken)
 	}
 }
 

@@ -170,7 +170,7 @@ func (c *connection) Close() error {
 func (c *connection) leave() {
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
-	if c.gate.room.leave(&c.place) {
+	if c.gate.room.leave(&c.place, time.Now()) {
 		c.limit.Stop()
 		c.gate.wake()
 	}

@@ -9,10 +9,11 @@
 //
 // Whoever can reach a socket can fill it. So of the MaxConnections of a listener only
 // those are safe that are proven: the kernel has answered a call on them with
-// anything but UNAUTHENTICATED (health and reflection do not ask it). A new
-// connection above the limit takes the place of the oldest unproven one, which has
-// had 250 ms for certain; it is refused only when all are proven. Unproven ones end
-// after 30 seconds in any case. What this cannot help against is a holder of a token.
+// anything but UNAUTHENTICATED (health and reflection do not ask it), or it has worked
+// on one for longer than a refusal takes. A new connection above the limit takes the
+// place of the oldest other one, which has had half a second for certain; it is
+// refused only when all are proven. Without a call at the kernel, unproven ones end
+// after 30 seconds. Holders of a token can still fill a listener.
 //
 // It needs no socket(2), connect(2), bind(2) or listen(2): its listeners and its
 // control connection are inherited.

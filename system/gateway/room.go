@@ -11,9 +11,10 @@ const (
 	// the largest message over a slow line.
 	proveTime = 30 * time.Second
 	// turnTime is how long a connection keeps its place for certain, so that a client
-	// is proven before others that only reconnect can push it out. It also bounds how
-	// many places change hands: MaxConnections each turnTime.
-	turnTime = 250 * time.Millisecond
+	// is proven before others that only reconnect can push it out. A place is not free
+	// earlier when its holder leaves unproven: so there are at most MaxConnections new
+	// connections each turnTime, and time to serve them.
+	turnTime = 500 * time.Millisecond
 	// askTime is how long the kernel may take to refuse a call for its token; it does
 	// so at once. A call that it keeps for longer has passed that check.
 	askTime = 100 * time.Millisecond
@@ -23,17 +24,18 @@ const (
 //
 //	          enter                  proved
 //	(waiting) ─────▶ unproven ──────────────────▶ proven
-//	                    │ pushed out by a newcomer,  │ leaves
-//	                    ▼ expired, leaves            ▼
-//	                  gone                         gone
+//	                    │ pushed out, expired, leaves  │ leaves
+//	                    ▼                              ▼
+//	                  free after turnTime            free
 //
 // It holds no lock and does nothing but count; see gate.
 type room struct {
 	// places is how many connections may be open.
 	places int
-	// open counts those that are.
-	open int
-	// unproven holds those that are not proven, oldest first.
+	// taken counts the places that are not free.
+	taken int
+	// unproven holds those of connections that are not proven or have left so, oldest
+	// first.
 	unproven list.List
 }
 
@@ -52,24 +54,42 @@ type place struct {
 	entered, left bool
 }
 
-// enter gives p a place. When there is none, the oldest unproven place is taken
-// from its holder, who is returned; when it is too early for that, wait says for
-// how long. Without all of these p is refused: every place is proven, or has a call
-// at the kernel that is good for proof.
+// enter gives p a place. When none is free, the oldest unproven place is taken from
+// its holder, who is returned; when it is too early for that, wait says for how long.
+// Without all of these p is refused: every place is proven, or has a call at the
+// kernel that is good for proof.
 func (r *room) enter(p *place, now time.Time) (out *place, wait time.Duration, entered bool) {
-	if r.open >= r.places {
+	if r.taken >= r.places {
+		r.sweep(now)
+	}
+	if r.taken >= r.places {
 		if out = r.oldest(now); out == nil {
 			return nil, 0, false
 		}
 		if wait = turnTime - now.Sub(out.since); wait > 0 {
 			return nil, wait, false
 		}
-		r.leave(out)
+		r.leave(out, now)
 	}
-	r.open++
+	r.taken++
 	p.since, p.entered = now, true
 	p.entry = r.unproven.PushBack(p)
 	return out, 0, true
+}
+
+// sweep frees the places whose turn has ended after their holders left.
+func (r *room) sweep(now time.Time) {
+	var next *list.Element
+	for e := r.unproven.Front(); e != nil; e = next {
+		next = e.Next()
+		p := e.Value.(*place)
+		if now.Sub(p.since) < turnTime {
+			return
+		}
+		if p.left {
+			r.free(p)
+		}
+	}
 }
 
 // oldest is the unproven place to go next, or nil.
@@ -85,21 +105,29 @@ func (r *room) oldest(now time.Time) *place {
 // heard reports whether the kernel works on a call of p for so long that it must
 // have found its token good. The proof is the answer, which may take minutes.
 func (p *place) heard(now time.Time) bool {
-	return p.asking > 0 && now.Sub(p.askedAt) >= askTime
+	return !p.left && p.asking > 0 && now.Sub(p.askedAt) >= askTime
 }
 
 // leave ends p's place; it reports whether it had one.
-func (r *room) leave(p *place) bool {
+func (r *room) leave(p *place, now time.Time) bool {
 	if !p.entered || p.left {
 		return false
 	}
 	p.left = true
-	r.open--
-	r.forget(p)
+	if p.entry == nil || now.Sub(p.since) >= turnTime {
+		r.free(p)
+	}
 	return true
 }
 
-func (r *room) forget(p *place) {
+// free lets the next one have p's place.
+func (r *room) free(p *place) {
+	r.taken--
+	r.prove(p)
+}
+
+// prove takes p out of those that may be pushed out.
+func (r *room) prove(p *place) {
 	if p.entry != nil {
 		r.unproven.Remove(p.entry)
 		p.entry = nil
@@ -119,8 +147,8 @@ func (p *place) asks(now time.Time) {
 func (r *room) answered(p *place, known bool, now time.Time) {
 	p.asking--
 	p.askedAt = now
-	if known {
-		r.forget(p)
+	if known && !p.left {
+		r.prove(p)
 	}
 }
 
