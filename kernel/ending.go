@@ -76,6 +76,7 @@ func (e *ending) step() bool {
 		return e.stop(first, "solo-monitor")
 	case 4:
 		if first {
+			k.record.counts()
 			k.record.commit(store.Change{Reserve: true, Audit: []store.Entry{{Operation: "stop", Actor: "kernel", Object: k.boot.GetVersion(), Result: "ok"}}}, nil)
 		}
 		return k.record.pending == 0 && (k.record.clear() || k.system.audit == nil)

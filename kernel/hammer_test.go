@@ -181,6 +181,11 @@ func invariants(k *Kernel) (faults []string) {
 	}
 	for name, s := range k.services {
 		desired := s.rec.GetDesired()
+		for _, p := range s.ports {
+			if k.ports.byID[p.id] != p || p.svc != s {
+				wrong("%s has port %d, which is closed", name, p.id)
+			}
+		}
 		if s.name != name || k.reserved[name] {
 			wrong("%s is %s, reserved: %v", name, s.name, k.reserved[name])
 		}

@@ -58,6 +58,41 @@ func TestKernelDies(t *testing.T) {
 	r.sound()
 }
 
+// TestStartWhileStopping: the new start waits for the end of what is being stopped, which
+// then is no end of its own.
+func TestStartWhileStopping(t *testing.T) {
+	r := newRig(t)
+	r.boot()
+	m := deployment("a", "stubborn")
+	m.Restart, m.Replicas = "temporary", 2
+	r.deploy(m, stateReady)
+	kill := r.request(killOp("a", false))
+	r.until("the stop", func(k *Kernel) bool { return k.services["a"].state() == stateStopping })
+	start := r.request(startOp("a"))
+	r.until("the wish", func(k *Kernel) bool { return k.services["a"].again })
+	for i, a := range r.of("a") {
+		select {
+		case <-start.done:
+			t.Errorf("answered while %d old ones lived: %v", 2-i, start.final)
+		default:
+		}
+		a.die(exited(cldExited, 0))
+		<-a.done
+	}
+	if got := r.await(start).GetStart(); got.GetState() != stateReady {
+		t.Errorf("%v", start.final)
+	}
+	if resp := r.await(kill); resp.GetKill() == nil && resp.GetError() == nil {
+		t.Errorf("%v", resp)
+	}
+	if n := len(r.of("a")); n != 2 {
+		t.Errorf("%d instances", n)
+	}
+	r.order(50 * time.Millisecond)
+	must(t, r.finished())
+	r.sound()
+}
+
 // TestStartWhileEnding: what ends while the wish for a new start is being stored is
 // neither restarted nor counted against the service.
 func TestStartWhileEnding(t *testing.T) {

@@ -140,15 +140,20 @@ func (r *record) tick() {
 	r.ticking = true
 	r.k.later(time.Second, func() {
 		r.ticking = false
-		for actor, n := range r.refused {
-			if actor == "" {
-				r.count("unauthenticated", "UNAUTHENTICATED", n)
-			} else if n > refusalsPerSecond {
-				r.count(actor, "MORE_REFUSALS", n-refusalsPerSecond)
-			}
-		}
-		r.refused = nil
+		r.counts()
 	})
+}
+
+// counts records what has only been counted.
+func (r *record) counts() {
+	for actor, n := range r.refused {
+		if actor == "" {
+			r.count("unauthenticated", "UNAUTHENTICATED", n)
+		} else if n > refusalsPerSecond {
+			r.count(actor, "MORE_REFUSALS", n-refusalsPerSecond)
+		}
+	}
+	r.refused = nil
 }
 
 func (r *record) count(actor, result string, n int) {

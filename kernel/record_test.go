@@ -60,7 +60,12 @@ func TestRefusalsAreCounted(t *testing.T) {
 		k.record.refusal("busy", op, e)
 	})
 	testenv.Eventually(t, hang, "the next record", func() bool { return len(r.log.records("kill", "x")) == 2*refusalsPerSecond+1 })
+	// The end comes before the second is over.
+	r.own(func(k *Kernel) { k.record.refusal("", op, e) })
 	must(t, r.stop())
+	if found := r.log.records("denied", ""); len(found) != 3 || found[2].Detail["count"] != "1" {
+		t.Errorf("at the end: %+v", found)
+	}
 	r.sound()
 }
 
