@@ -65,6 +65,8 @@ type instance struct {
 	// created and released are uptimes; released is 0 before.
 	created, released time.Duration
 	startup           time.Duration
+	// told says that the monitor knows of it, or will when it joins.
+	told bool
 	// early says that it was ready before Started came.
 	early bool
 	// greeted says that its role's greeting was sent.
@@ -217,6 +219,16 @@ func (k *Kernel) started(inst *instance) {
 		k.ready(inst)
 	}
 	// Only now: somebody may be waiting for what is above.
+	k.tellMonitor(inst)
+}
+
+// tellMonitor hands the monitor what an instance writes and uses, once it has both
+// started and left its lease: solo-init's word of the start may come first.
+func (k *Kernel) tellMonitor(inst *instance) {
+	if inst.told || inst.control == nil || inst.phase < phaseStarted {
+		return
+	}
+	inst.told = true
 	k.system.announceLogs(inst)
 	k.system.announceUsage(inst)
 }

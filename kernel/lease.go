@@ -260,6 +260,7 @@ func (k *Kernel) leaseSent(inst *instance, l *leased) {
 	if inst.svc.tier != tierUser {
 		k.system.relayLogs(inst)
 	}
+	k.tellMonitor(inst)
 }
 
 // patience is the least time between two messages of one user service that the owner

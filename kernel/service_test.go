@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -94,6 +95,29 @@ func TestEnvironment(t *testing.T) {
 	} {
 		if diff := cmp.Diff(test.want, environment(plan, test.names)); diff != "" {
 			t.Errorf("environment for %q (-want +got):\n%s", test.names, diff)
+		}
+	}
+}
+
+// TestToldOnce: whichever of Started and the end of the lease comes first, the monitor
+// is told when both have come, and once.
+func TestToldOnce(t *testing.T) {
+	for _, order := range []string{"started, leased", "leased, started"} {
+		k := quiet()
+		k.events, k.ports, k.shells = newQueue(), newPorts(k), &shells{k: k}
+		k.system = &systemServices{k: k}
+		inst := &instance{svc: &service{k: k, rec: &controlv1.ServiceRecord{Desired: desiredRunning}}, phase: phaseReleased}
+		inst.svc.slots = []*slot{{inst: inst}}
+		for i, step := range strings.Split(order, ", ") {
+			if step == "started" {
+				k.started(inst)
+			} else {
+				inst.control = &peer{closed: true}
+				k.tellMonitor(inst)
+			}
+			if want := i == 1; inst.told != want {
+				t.Errorf("%s: told %v after step %d", order, inst.told, i+1)
+			}
 		}
 	}
 }

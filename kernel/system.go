@@ -247,7 +247,7 @@ func joinMonitor(k *Kernel, _ *instance) {
 		LogBytesPerService: cfg.GetLogBytesPerService(), UsageIntervalMs: cfg.GetUsageIntervalMs(),
 	}}})
 	for _, sh := range k.shells.byID {
-		if sh.inst != nil && sh.inst.phase >= phaseStarted {
+		if sh.inst != nil && sh.inst.told {
 			sys.announceLogs(sh.inst)
 			sys.announceUsage(sh.inst)
 		}
